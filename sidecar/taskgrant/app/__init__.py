@@ -1,0 +1,1 @@
+"""The composition of every part into one running sidecar."""

@@ -1,0 +1,1 @@
+"""Who may grant what: the issuing and revoking of task grants."""

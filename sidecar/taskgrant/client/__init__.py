@@ -1,0 +1,1 @@
+"""The client of the control API that the command line uses."""

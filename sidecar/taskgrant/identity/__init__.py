@@ -1,0 +1,1 @@
+"""Who is calling: workloads, tokens and the identities that they prove."""

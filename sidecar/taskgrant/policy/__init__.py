@@ -1,0 +1,1 @@
+"""What is allowed: questions to Open Policy Agent and its answers."""

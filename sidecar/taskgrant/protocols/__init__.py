@@ -1,0 +1,1 @@
+"""What a request means: the readers of the protocols that agents speak."""

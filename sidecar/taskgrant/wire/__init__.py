@@ -1,0 +1,1 @@
+"""Bytes on the wire: listeners, TLS and HTTP framing."""
