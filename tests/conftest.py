@@ -1,0 +1,57 @@
+"""Fixtures and rules for all tests.
+
+`--no-skips` (on when `CI=true`) turns a skip or an expected failure into a failure: in CI every test runs.
+"""
+
+import os
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        default=os.environ.get("CI") == "true",
+        help="fail on each test that is skipped or expected to fail (default: on when CI=true)",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and item.config.getoption("--no-skips"):
+        _fail(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.skipped and collector.config.getoption("--no-skips"):
+        _fail(report)
+    return report
+
+
+def _fail(report: pytest.TestReport | pytest.CollectReport) -> None:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else getattr(report, "wasxfail", "")
+    report.outcome = "failed"
+    report.longrepr = f"skips are not allowed here: {reason}"
+
+
+@pytest.fixture(scope="session")
+def opa_binary() -> Path:
+    """A real OPA: `$TASKGRANT_OPA`, or what `tools/install-opa` finds or builds."""
+    found = subprocess.run(
+        [REPOSITORY / "tools" / "install-opa"], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return Path(found.stdout.strip())
