@@ -3,6 +3,7 @@ SHELL = /bin/sh
 .SHELLFLAGS = -euc
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
+.NOTPARALLEL:
 
 BIN := .venv/bin
 OPA = $$(tools/install-opa)
@@ -46,7 +47,8 @@ test: test-rego test-python ## run every test, of the policies and of the code, 
 
 test-rego: opa ## run the policies' own tests
 	@echo 'taskgrant: opa test (coverage at least $(REGO_COVERAGE) %)'
-	@tools/test-rego $(OPA) $(REGO_COVERAGE)
+	@$(OPA) test --bundle rego
+	@$(OPA) test --bundle rego --coverage --threshold $(REGO_COVERAGE) >/dev/null
 
 test-python: setup opa ## run the code's tests
 	@echo 'taskgrant: pytest (coverage floor in pyproject.toml)'
