@@ -75,6 +75,7 @@ class Grant:
     ended_by: str = ""
     notes: tuple[str, ...] = ()  # what policy narrowed or why it asked, for people
     approvers: tuple[str, ...] = ()  # who may approve a pending grant, when policy names them
+    activated_at: Instant | None = None  # when it was approved; its idle time counts from there
 
     @property
     def remaining(self) -> int | None:

@@ -1,0 +1,65 @@
+"""The kill switch: what is frozen, and what that covers. Lifting a freeze revives nothing that it ended."""
+
+from collections.abc import Iterable
+
+from taskgrant.errors import Refused
+from taskgrant.model.codes import Code
+from taskgrant.model.event import Scope, ScopeKind
+from taskgrant.model.task import Task
+
+
+class Freezes:
+    def __init__(self, scopes: Iterable[Scope] = ()) -> None:
+        self._scopes = set(scopes)
+
+    def __iter__(self) -> Iterable[Scope]:
+        return iter(sorted(self._scopes, key=lambda scope: (scope.kind.value, scope.id)))
+
+    def add(self, scope: Scope) -> None:
+        self._scopes.add(scope)
+
+    def remove(self, scope: Scope) -> None:
+        self._scopes.discard(scope)
+
+    def has(self, scope: Scope) -> bool:
+        return scope in self._scopes
+
+    def covers_task(self, task: Task) -> bool:
+        return bool(self._scopes) and any(covers_task(scope, task) for scope in self._scopes)
+
+    def covers_tool(self, server: str, tool: str | None) -> bool:
+        """``tool`` of None asks for the server as a whole."""
+        if not self._scopes:
+            return False
+        return Scope(ScopeKind.TOOL, server) in self._scopes or (
+            tool is not None and Scope(ScopeKind.TOOL, f"{server}/{tool}") in self._scopes
+        )
+
+    def check(self, task: Task, tools: Iterable[tuple[str, str | None]] = ()) -> None:
+        """Raises ``Refused`` (frozen) when the task or one of its tools is frozen."""
+        if self.covers_task(task):
+            raise Refused(Code.FROZEN, "an administrator has frozen this agent, task or session")
+        for server, tool in tools:
+            if self.covers_tool(server, tool):
+                raise Refused(Code.FROZEN, f"an administrator has frozen {server}/{tool}")
+
+
+def covers_task(scope: Scope, task: Task) -> bool:
+    """Whether the scope takes in the whole task."""
+    match scope.kind:
+        case ScopeKind.ALL:
+            return True
+        case ScopeKind.AGENT:
+            return scope.id == task.agent
+        case ScopeKind.TASK:
+            return scope.id == task.id
+        case ScopeKind.SESSION:
+            return scope.id == task.session
+        case ScopeKind.TOOL | ScopeKind.GRANT:
+            return False
+
+
+def check_scope(scope: Scope) -> None:
+    """Raises ``Refused`` (invalid) for a scope that says nothing, or too much."""
+    if (scope.kind is ScopeKind.ALL) != (scope.id == ""):
+        raise Refused(Code.INVALID, f"the scope {scope.kind.value!r} needs {'no' if scope.id else 'an'} id")

@@ -1,0 +1,1 @@
+"""Where the authority's state outlives the process: SQLite in WAL mode, written by one thread."""
