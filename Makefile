@@ -29,7 +29,7 @@ lint: setup opa ## check style, imports and policies; changes nothing
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@echo 'taskgrant: import-linter'
-	@$(BIN)/lint-imports --no-timing
+	@$(BIN)/lint-imports --no-logo
 	@echo 'taskgrant: opa fmt, opa check'
 	@$(OPA) fmt --fail --list rego
 	@$(OPA) check --bundle --strict --schema rego/schemas rego
