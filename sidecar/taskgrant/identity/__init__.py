@@ -1,1 +1,3 @@
-"""Who is calling: workloads, tokens and the identities that they prove."""
+"""Who is calling: SPIFFE IDs, certificates, tokens bound to them, and TLS contexts whose keys are never on
+disk.
+"""

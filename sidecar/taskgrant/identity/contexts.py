@@ -1,0 +1,59 @@
+"""TLS contexts that are made from memory: one per credential, with one trust bundle, shared with nobody.
+
+OpenSSL reads keys from files only: it is handed an anonymous memory file that closes with the call, so
+nothing reaches a disk. No context resumes a session: a resumed one would skip the look at the peer's
+certificate.
+"""
+
+import os
+import ssl
+
+from taskgrant.identity.csr import KeyPair
+
+_ALPN = ["http/1.1"]
+
+
+def client_context(chain_pem: bytes, key: KeyPair, trust: bytes | None) -> ssl.SSLContext:
+    """Shows this certificate, and trusts ``trust`` (PEM) alone, or the system's roots for None. Host names
+    are checked.
+
+    Raises ssl.SSLError when the chain, the key or the bundle cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # CERT_REQUIRED, and host names checked
+    _settle(context)
+    if trust is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        context.load_verify_locations(cadata=trust.decode("ascii"))
+    _load(context, chain_pem, key)
+    return context
+
+
+def server_context(chain_pem: bytes, key: KeyPair, client_ca_pem: bytes) -> ssl.SSLContext:
+    """Shows this certificate and demands one of the client that leads to ``client_ca_pem``.
+
+    Raises ssl.SSLError when the chain, the key or the bundle cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _settle(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.num_tickets = 0  # TLS 1.3; the option below is for 1.2
+    context.load_verify_locations(cadata=client_ca_pem.decode("ascii"))
+    _load(context, chain_pem, key)
+    return context
+
+
+def _settle(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(_ALPN)
+
+
+def _load(context: ssl.SSLContext, chain_pem: bytes, key: KeyPair) -> None:
+    descriptor = os.memfd_create("credential", os.MFD_CLOEXEC)
+    with open(descriptor, "wb") as memory:
+        memory.write(key.pem() + chain_pem)
+        memory.flush()
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
