@@ -97,6 +97,8 @@ def verify_chain(chain: bytes, bundle: bytes, now: Instant) -> bytes:
 
 def _check(leaf: x509.Certificate) -> str:
     """The leaf's one URI, if it is shaped as a credential."""
+    if leaf.serial_number <= 0:
+        raise CertificateFault("the certificate's serial is not positive")
     extensions = leaf.extensions
     names = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     if len(names) != 1 or not isinstance(names[0], x509.UniformResourceIdentifier):
