@@ -12,8 +12,8 @@ What an author may write (everything else is refused with the JSON pointer of th
             | {"type": "boolean", "enum", "const"} | {"type": "null", "enum", "const"}
 
 A document is an object schema, or ``anyOf`` of them; there, and beside ``enum``/``const`` whose values are all of one
-type, ``type`` may be left out. An array needs ``items`` unless its values are listed. Listed values hold no objects: say
-those with ``properties``, each with a ``const``. ``pattern`` is RE2 and matches the whole string (``model.patterns``).
+type, ``type`` may be left out. An array needs ``items`` unless its values are listed. Listed values hold no objects:
+say those with ``properties``, each with a ``const``. ``pattern`` is RE2 and matches the whole string (``model.patterns``).
 Examples::
 
     {"properties": {"to": {"enum": ["a@example.org"]}}, "required": ["to"]}
@@ -21,8 +21,8 @@ Examples::
 
 The canonical form has every ``type``; ``properties`` and ``additionalProperties`` on every object, false unless the
 author wrote true; patterns as ``^(?:…)$``; listed values once each, ``-0.0`` as ``0``; names in order. It is a fixed
-point of ``canonical``. Schemas that nothing can satisfy are refused where that is seen exactly (bounds that exclude each
-other, a required name that is not allowed, listed values that fail the bounds beside them); no more is claimed.
+point of ``canonical``. Schemas that nothing can satisfy are refused where that is seen exactly (bounds that exclude
+each other, a required name that is not allowed, listed values that fail the bounds beside them); no more is claimed.
 """
 
 import json
@@ -249,7 +249,7 @@ def _has_room(form: Mapping[str, Any]) -> bool:
     if form["type"] == "integer":
         first = math.floor(low) + 1 if above else math.ceil(low)
         last = math.ceil(high) - 1 if below else math.floor(high)
-        return first <= last
+        return bool(first <= last)
     return bool(low < high or (low == high and not above and not below))
 
 
