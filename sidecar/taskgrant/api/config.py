@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from taskgrant.model.principal import Role
 
@@ -29,6 +29,12 @@ def _read_mode(value: object) -> object:
         except ValueError:
             raise ValueError(f"{value!r} is no octal file mode such as '0660'") from None
     return value
+
+
+def _closed_to_others(mode: int) -> int:
+    if mode & ~0o770:
+        raise ValueError(f"{mode:#o} gives others access, or sets special bits")
+    return mode
 
 
 def _own_uid() -> dict[Role, tuple[int | str, ...]]:
@@ -48,8 +54,8 @@ class ControlConfig(BaseModel):
         default=Path("/run/taskgrant/control.sock"),
         description="Path of the Unix socket; its directory is made (0700, or 0750 with a group) if missing.",
     )
-    mode: Annotated[int, BeforeValidator(_read_mode)] = Field(
-        default=0o660, ge=0, le=0o770, description="File mode of the socket; others never have access."
+    mode: Annotated[int, BeforeValidator(_read_mode), AfterValidator(_closed_to_others)] = Field(
+        default=0o660, description="File mode of the socket; others never have access."
     )
     group: Account | None = Field(
         default=None, description="Group (name or gid) that owns the socket and its directory."

@@ -67,7 +67,11 @@ class ControlServer:
         self._bound = (status.st_dev, status.st_ino)
         # Cancelling a handler when its peer leaves ends event streams at once; changes are shielded from it.
         self._runner = web.AppRunner(
-            self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=1.0
+            self._application(),
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=1.0,
+            auto_decompress=False,  # encoded bodies are refused, so none is ever unpacked
         )
         await self._runner.setup()
         await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The ``taskgrant`` command: what it prints and how it exits. What is done, ``client`` and ``app`` do."""

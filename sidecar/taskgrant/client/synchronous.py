@@ -125,8 +125,7 @@ class SyncTaskgrantClient:
             if response.status != 200:
                 raise operations.refusal(response.status, response.read())
             while chunk := response.read1(_CHUNK):
-                for event in feed(parser, chunk):
-                    yield event
+                yield from feed(parser, chunk)
         raise operations.unreachable(self.socket, "it closed the event stream")
 
     @contextmanager

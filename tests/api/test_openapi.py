@@ -1,0 +1,36 @@
+"""The description says what is served, and nothing else."""
+
+from typing import Any
+
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from taskgrant.api.routes import ROUTES
+from tests.api.support import Served
+
+
+async def described(api: Served) -> Any:
+    return (await api.ask("GET", "/openapi.json")).json
+
+
+async def test_it_is_openapi_3_1(api: Served) -> None:
+    document = await described(api)
+    assert document["openapi"].startswith("3.1")
+    OpenAPIV31SpecValidator(document).validate()
+
+
+async def test_every_route_is_described_and_nothing_else(api: Served) -> None:
+    document = await described(api)
+    told = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    assert told == {(route.method, route.path) for route in ROUTES}
+    assert len({route.name for route in ROUTES}) == len(ROUTES)
+
+
+async def test_what_is_told_is_what_is_checked(api: Served) -> None:
+    document = await described(api)
+    start = document["paths"]["/v1/tasks"]["post"]
+    assert start["x-roles"] == ["orchestrator"]
+    assert set(start["responses"]) == {"200", "201", "default"}
+    assert start["requestBody"]["required"]
+    assert {one["name"] for one in start["parameters"]} == {"Idempotency-Key"}
+    assert document["components"]["schemas"]["TaskRequest"]["additionalProperties"] is False
+    assert not document["paths"]["/v1/tasks/{id}/complete"]["post"]["requestBody"]["required"]
