@@ -86,6 +86,8 @@ class Malformed:
     detail: str
     rpc_id: str | int | None = None
     rpc_error: int | None = None  # the JSON-RPC error that the protocol asks for, where it asks for one
+    rpc_data: JsonObject | None = None  # the data of that error, where the protocol asks for some
+    status: int | None = None  # the HTTP status that the protocol asks for, where it asks for one
 
 
 @dataclass(frozen=True, slots=True)
