@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +139,7 @@ class TaskgrantClient:
 
     async def events(
         self, after: Cursor | None = None, subscriber: str | None = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Snapshot (unless ``after`` can be resumed), changes, heartbeats.
 
         Never ends by itself: a stream that breaks, falls silent or is closed raises Refused

@@ -4,7 +4,7 @@ this does too."""
 import http.client
 import socket as sockets
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +116,9 @@ class SyncTaskgrantClient:
     def crl(self) -> bytes:
         return self._send(operations.crl())
 
-    def events(self, after: Cursor | None = None, subscriber: str | None = None) -> Iterator[Event]:
+    def events(
+        self, after: Cursor | None = None, subscriber: str | None = None
+    ) -> Generator[Event, None, None]:
         """Snapshot (unless ``after`` can be resumed), changes, heartbeats. Never ends by itself, see
         TaskgrantClient."""
         operation = operations.events(after, subscriber)
