@@ -1,5 +1,6 @@
 """What events and records say of a task or a grant: identifiers and states, never an argument or a secret."""
 
+from taskgrant.model.event import Revocation
 from taskgrant.model.grant import Grant
 from taskgrant.model.json import JsonObject
 from taskgrant.model.task import Task
@@ -55,4 +56,15 @@ def recorded_task(task: Task) -> JsonObject:
         "session": task.session,
         "by": task.created_by,
         "deadline": to_rfc3339(task.deadline),
+    }
+
+
+def described_revocation(revocation: Revocation) -> JsonObject:
+    """The body of a revocation event."""
+    return {
+        "reason": revocation.reason,
+        "tasks": sorted(revocation.tasks),
+        "grants": sorted(revocation.grants),
+        "serials": sorted(revocation.serials),
+        "jtis": sorted(revocation.jtis),
     }

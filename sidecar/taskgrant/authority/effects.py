@@ -68,11 +68,21 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Rotated:
+    """The task has a new handle; the old one is dead."""
+
+    digest: bytes
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time has passed."""
 
 
-Event: TypeAlias = Requested | Approved | Rejected | Revoked | Reserved | Settled | Finished | Ticked
+Event: TypeAlias = (
+    Requested | Approved | Rejected | Revoked | Reserved | Settled | Finished | Rotated | Ticked
+)
 
 # --- effects ---------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from taskgrant.authority import lifecycle
 from taskgrant.authority.clock import AlarmClock
 from taskgrant.authority.config import AuthorityConfig
 from taskgrant.authority.credentials import CredentialRegister
+from taskgrant.authority.descriptions import described_grant, described_task
 from taskgrant.authority.events import EventLog
 from taskgrant.authority.freezes import Freezes
 from taskgrant.authority.lifecycle import Step, TaskLife
@@ -23,6 +24,7 @@ from taskgrant.errors import Refused
 from taskgrant.model.codes import Code
 from taskgrant.model.grant import Grant, GrantState
 from taskgrant.model.ids import TaskId
+from taskgrant.model.json import JsonObject
 from taskgrant.model.record import Record
 from taskgrant.model.task import TaskState
 from taskgrant.model.time import Instant
@@ -121,6 +123,20 @@ class Engine:
         written = [statements.save_grant(known.get(grant.id) or _revoked(grant, now)) for grant in touched]
         fields = {"task": task, "grants": [grant.id for grant in touched]}
         self.store.writer.owe(written, [Record("grant.withdrawn", now, fields)])
+
+    def snapshot(self) -> JsonObject:
+        """The body of a snapshot event: what is live, what was revoked before it ran out, what is frozen."""
+        now = self.clock.now()
+        lives = [lifecycle.at(life, now) for life in self.registry.lives.values()]
+        revoked = self.credentials.revoked(now)
+        return {
+            "tasks": [described_task(life.task) for life in lives if life.task.live],
+            "grants": [described_grant(g) for life in lives for g in life.grants.values() if g.state.live],
+            "revoked": {"serials": [each.serial for each in revoked], "jtis": [each.jti for each in revoked]},
+            "freezes": [{"kind": scope.kind.value, "id": scope.id} for scope in self.freezes],
+            "heartbeat_seconds": self.config.heartbeat_seconds,
+            "staleness_seconds": self.config.staleness_seconds,
+        }
 
     def check_fence(self) -> None:
         if self.registry.fenced:

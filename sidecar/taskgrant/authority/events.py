@@ -60,11 +60,14 @@ class _Member:
 class _Wait:
     seq: int
     names: set[str]
-    over: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end(self) -> None:
+        self.over.set()
 
 
 class EventLog:
-    """``snapshot`` gives the body of a snapshot of now."""
+    """One for the process. ``epoch`` names its numbering: another instance counts anew."""
 
     def __init__(
         self, epoch: str, clock: AlarmClock, snapshot: Callable[[], JsonObject], *, heartbeat: float, staleness: float,
@@ -72,7 +75,6 @@ class EventLog:
     ) -> None:  # fmt: skip
         self._epoch = epoch
         self._clock = clock
-        self._snapshot = snapshot
         self._heartbeat = heartbeat
         self._staleness = staleness
         self._queue = queue
@@ -95,12 +97,14 @@ class EventLog:
             feed.put(event)
         return event.cursor
 
-    async def subscribe(self, after: Cursor | None, name: str | None) -> AsyncGenerator[Event, None]:
-        """Ends when the subscriber is too slow, when another of its name comes, or when the log is closed."""
+    async def subscribe(
+        self, after: Cursor | None, name: str | None, snapshot: Callable[[], JsonObject]
+    ) -> AsyncGenerator[Event, None]:
+        """``snapshot`` gives the body of a snapshot of now. Ends when the subscriber is too slow, when another of its name comes, or when the log is closed."""
         feed = _Feed(self._queue)
         missed = self._missed(after)
         if missed is None:
-            missed = [Event(self.cursor, EventKind.SNAPSHOT, self._clock.now(), self._snapshot())]
+            missed = [Event(self.cursor, EventKind.SNAPSHOT, self._clock.now(), snapshot())]
         self._join(feed, name)
         try:
             for event in missed:
@@ -158,8 +162,8 @@ class EventLog:
         for wait in self._waits:
             if wait.seq <= member.acknowledged:
                 wait.names.discard(name)
-                if not wait.names and not wait.over.done():
-                    wait.over.set_result(None)
+                if not wait.names:
+                    wait.end()
 
     async def acknowledged(self, cursor: Cursor) -> tuple[str, ...]:
         """Returns when every named subscriber has acknowledged the cursor or refuses by itself; names the latter."""
@@ -175,11 +179,9 @@ class EventLog:
             return ()
         wait = _Wait(cursor.seq, set(bounds))
         self._waits.append(wait)
-        alarm = self._clock.call_at(
-            Instant(max(bounds.values())), lambda: wait.over.done() or wait.over.set_result(None)
-        )
+        alarm = self._clock.call_at(Instant(max(bounds.values())), wait.end)
         try:
-            await wait.over
+            await wait.over.wait()
         finally:
             alarm.cancel()
             self._waits.remove(wait)

@@ -1,6 +1,6 @@
 """The kill switch: what is frozen, and what that covers. Lifting a freeze revives nothing that it ended."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from taskgrant.errors import Refused
 from taskgrant.model.codes import Code
@@ -10,19 +10,26 @@ from taskgrant.model.task import Task
 
 class Freezes:
     def __init__(self, scopes: Iterable[Scope] = ()) -> None:
-        self._scopes = set(scopes)
+        self._scopes = dict.fromkeys(scopes, 0)
+        self._marks = 0
 
-    def __iter__(self) -> Iterable[Scope]:
+    def __iter__(self) -> Iterator[Scope]:
         return iter(sorted(self._scopes, key=lambda scope: (scope.kind.value, scope.id)))
 
     def add(self, scope: Scope) -> None:
-        self._scopes.add(scope)
+        self._marks += 1
+        self._scopes[scope] = self._marks
 
-    def remove(self, scope: Scope) -> None:
-        self._scopes.discard(scope)
+    def mark(self, scope: Scope) -> int | None:
+        """Tells this freeze from a later one of the same scope; None when the scope is not frozen."""
+        return self._scopes.get(scope)
 
-    def has(self, scope: Scope) -> bool:
-        return scope in self._scopes
+    def remove(self, scope: Scope, mark: int) -> bool:
+        """Lifts the freeze, unless the scope was frozen again since it was marked."""
+        if self._scopes.get(scope) != mark:
+            return False
+        del self._scopes[scope]
+        return True
 
     def covers_task(self, task: Task) -> bool:
         return bool(self._scopes) and any(covers_task(scope, task) for scope in self._scopes)

@@ -79,6 +79,11 @@ def apply(life: TaskLife, event: fx.Event, now: Instant) -> Step:
         case fx.Finished():
             how = TaskState.COMPLETED if event.how is Outcome.COMPLETE else TaskState.CANCELLED
             return _end_task(life, how, GrantState.REVOKED, event.by, f"task {how.value}", now)
+        case fx.Rotated():
+            _live(life)
+            task = replace(life.task, handle_digest=event.digest)
+            record = Record("task.rotated", now, {"task": task.id, "by": event.by})
+            return TaskLife(task, life.grants, life.active_at), (fx.Persist(task=task), fx.Recorded(record))
         case fx.Ticked():
             return _tick(life, now)
 

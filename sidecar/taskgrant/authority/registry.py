@@ -83,6 +83,8 @@ class Registry:
         return None if known is None else known.get((grant, identity))
 
     def identify(self, task: TaskId, grant: GrantId, identity: str, in_flight: bool) -> None:
+        if task not in self.lives:
+            return
         known = self._identities.setdefault(task, OrderedDict())
         known[(grant, identity)] = in_flight
         while len(known) > _IDENTITIES:

@@ -41,7 +41,6 @@ _TASK = (
     " last_active_at = excluded.last_active_at, ended_at = excluded.ended_at, ended_by = excluded.ended_by"
     " WHERE tasks.state = 'active'"  # what has ended stays ended, here too
 )
-_OVER = "('expired', 'revoked', 'rejected')"
 _GRANT = (
     "INSERT INTO grants (id, task, server, tools, schemas, state, created_at, expires_at, requested_by, max_uses,"
     " idle_timeout, reason, used, last_used_at, ended_at, ended_by, notes, approvers, activated_at)"
@@ -49,9 +48,12 @@ _GRANT = (
     " ON CONFLICT (id) DO UPDATE SET state = excluded.state, expires_at = excluded.expires_at,"
     " used = excluded.used, last_used_at = excluded.last_used_at, ended_at = excluded.ended_at,"
     " ended_by = excluded.ended_by, activated_at = excluded.activated_at"
-    f" WHERE grants.state NOT IN {_OVER}"
+    " WHERE grants.state NOT IN ('expired', 'revoked', 'rejected')"
 )
-_COUNT = f"UPDATE grants SET used = ?, state = ?, last_used_at = ? WHERE id = ? AND state NOT IN {_OVER}"  # noqa: S608
+_COUNT = (
+    "UPDATE grants SET used = ?, state = ?, last_used_at = ?"
+    " WHERE id = ? AND state NOT IN ('expired', 'revoked', 'rejected')"
+)
 _USE = "INSERT INTO uses VALUES (?, ?)"
 _USED = "DELETE FROM uses WHERE call = ?"
 
