@@ -1,8 +1,8 @@
-"""Operational logs: one JSON object a line, on standard error, without secrets. (What must be kept is in ``audit.trail``.)
+"""Operational logs: one JSON object a line, on standard error, without secrets. (What must be kept: ``audit.trail``.)
 
-Redaction is the last thing before a line is encoded, so that it sees messages, extra fields, stack traces and exceptions
-alike. It looks for what a secret of ours or of a tool looks like: the credentials of an ``Authorization`` header, JWTs, PEM
-private keys, task handles. It is a net under code that does not log secrets, not a reason to.
+Redaction is the last thing before a line is encoded: it sees messages, extra fields, stack traces and exceptions alike.
+It looks for what a secret of ours or of a tool looks like: the credentials of an ``Authorization`` header, JWTs,
+PEM private keys, task handles. It is a net under code that does not log secrets, not a reason to.
 """
 
 import logging

@@ -12,9 +12,9 @@ MASK = "[masked]"
 def digest(arguments: JsonObject) -> str:
     """SHA-256, in hex, of the canonical JSON of the arguments: the same whenever JSON holds the values to be equal.
 
-    Canonical: UTF-8, no white space, names sorted by code point, ``1.0`` written ``1`` and ``-0.0`` written ``0``. Never
-    raises for values that a JSON parser can produce: lone surrogates are encoded as they are (WTF-8), a number that is
-    not finite by its name.
+    Canonical: UTF-8, no white space, names sorted by code point, ``1.0`` written ``1`` and ``-0.0`` written ``0``.
+    Never raises for values that a JSON parser can produce: lone surrogates are encoded as they are (WTF-8), a number
+    that is not finite by its name.
     """
     text = json.dumps(_plain(arguments), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,9 +1,9 @@
 """The audit trail: records, formatted, chained (``audit.chain``) and appended to a file. Synchronous, for one thread.
 
-What is in the file is what ``append`` returned for: when writing fails, the file is cut back to where it was, the chain in
-memory stays with it, and OSError goes to the caller, who refuses the effect. After a loss of power a file may end in half a
-line; it is cut off when the file is opened, and the first append says so with a record ``audit.resumed`` of its own. A file
-whose last whole line is no link of a chain is not continued.
+What is in the file is what ``append`` returned for: when writing fails, the file is cut back to where it was, the chain
+in memory stays with it, and OSError goes to the caller, who refuses the effect. After a loss of power a file may end in
+half a line; it is cut off when the file is opened, and the first append says so with a record ``audit.resumed`` of its
+own. A file whose last whole line is no link of a chain is not continued.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from typing import Any, Literal
 from pythonjsonlogger.json import JsonFormatter
 
 from taskgrant.audit.chain import BrokenLine, Link, read, seal
-from taskgrant.model.json import JsonObject
 from taskgrant.model.record import Record
 from taskgrant.model.time import to_rfc3339
 
-#: Names that a record must not have, at any depth: they would hold a secret, or arguments in the clear.
+#: Names that a record's fields must not have: they would hold a secret, or arguments in the clear. A guard against
+#: mistakes; not applied below the first level, where names may be somebody else's (a schema's properties).
 SECRET_NAMES = frozenset(
     {
         "token",
@@ -40,11 +40,12 @@ SECRET_NAMES = frozenset(
 #: Names that the trail itself writes.
 OWN_NAMES = frozenset({"time", "event", "seq", "prev", "hash"})
 
+_FORBIDDEN = SECRET_NAMES | OWN_NAMES
 _BLOCK = 65_536
 
 
 class Trail:
-    """Appends records to ``path`` (created with mode 0600, locked against a second writer), or to standard output: ``"-"``.
+    """Appends records to ``path`` (mode 0600, locked against a second writer), or to standard output: ``"-"``.
 
     ``fsync="always"`` syncs each append; ``"interval"`` leaves that to ``sync``, which the caller's timer calls. Raises
     OSError when the file cannot be opened, is locked, or ends in something that is no record.
@@ -52,7 +53,9 @@ class Trail:
 
     def __init__(self, path: str, fsync: Literal["interval", "always"] = "interval") -> None:
         self._always = fsync == "always"
-        self._formatter = JsonFormatter(json_ensure_ascii=True, json_serializer=_dumps)
+        self._formatter = JsonFormatter([], json_serializer=_dumps)
+        # One entry for all records: making one looks at the clock, the thread and the process, for nothing.
+        self._entry = logging.makeLogRecord({})
         self._link = Link()
         self._dirty = False
         self._uncut = False  # a failed write has left something behind the end of the chain
@@ -75,7 +78,7 @@ class Trail:
         return self._link
 
     def append(self, records: Sequence[Record]) -> None:
-        """Appends all records or none. Raises OSError when they could not be written, ValueError for a forbidden field name."""
+        """Appends all records or none. Raises OSError when that failed, ValueError for a forbidden field."""
         if not records:
             return
         resumed = self._resumed
@@ -104,15 +107,19 @@ class Trail:
             os.close(self._fd)
 
     def _line(self, record: Record, after: Link) -> tuple[bytes, Link]:
-        _check_names(record.fields, OWN_NAMES | SECRET_NAMES)
-        message = {
+        if not _FORBIDDEN.isdisjoint(record.fields):
+            raise ValueError(
+                f"an audit record has no field {sorted(_FORBIDDEN.intersection(record.fields))[0]!r}"
+            )
+        message: Any = {
             "time": to_rfc3339(record.at),
             "event": record.event,
             "seq": after.seq + 1,
             "prev": after.hash,
             **record.fields,
         }
-        text = self._formatter.format(logging.LogRecord("audit", logging.INFO, "", 0, message, None, None))  # type: ignore[arg-type]
+        self._entry.msg = message
+        text = self._formatter.format(self._entry)
         line, digest = seal(text.encode("ascii"))
         return line, Link(after.seq + 1, digest)
 
@@ -124,7 +131,7 @@ class Trail:
             elif os.fstat(self._fd).st_size != self._size:
                 raise OSError("the audit file was changed by somebody else")
         try:
-            rest = memoryview(data)
+            rest = data
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
             if self._always and self._size is not None:
@@ -172,14 +179,6 @@ class Trail:
                 return start + found + 1
             end = start
         return 0
-
-
-def _check_names(fields: JsonObject, forbidden: frozenset[str]) -> None:
-    for name, value in fields.items():
-        if name.lower() in forbidden:
-            raise ValueError(f"an audit record has no field {name!r}")
-        if isinstance(value, Mapping):
-            _check_names(value, SECRET_NAMES)
 
 
 def _plain(value: object) -> object:

@@ -13,8 +13,8 @@ What an author may write (everything else is refused with the JSON pointer of th
 
 A document is an object schema, or ``anyOf`` of them; there, and beside ``enum``/``const`` whose values are all of one
 type, ``type`` may be left out. An array needs ``items`` unless its values are listed. Listed values hold no objects:
-say those with ``properties``, each with a ``const``. ``pattern`` is RE2 and matches the whole string (``model.patterns``).
-Examples::
+say those with ``properties``, each with a ``const``. ``pattern`` is RE2 and matches the whole string
+(``model.patterns``). Examples::
 
     {"properties": {"to": {"enum": ["a@example.org"]}}, "required": ["to"]}
     {"additionalProperties": true}                                      any arguments, said in so many words
