@@ -117,10 +117,11 @@ def verify(ctx: click.Context, output: Output, file: Path) -> None:
     from taskgrant.app import audit
 
     verdict = audit.verify(file)
-    document = {"records": verdict.records, "faults": list(verdict.faults)}
     if output.as_json:
-        output.document(document)
+        fault = {"line": verdict.bad_line, "reason": verdict.reason}
+        output.document({"records": verdict.records, "fault": None if verdict.ok else fault})
+    elif verdict.ok:
+        click.echo(f"{verdict.records} records, the chain is whole")
     else:
-        for line in verdict.faults or [f"{verdict.records} records, the chain is whole"]:
-            click.echo(printable(line))
-    ctx.exit(Exit.FAULTS if verdict.faults else Exit.OK)
+        click.echo(f"line {verdict.bad_line}: {printable(verdict.reason)}")
+    ctx.exit(Exit.OK if verdict.ok else Exit.FAULTS)

@@ -66,3 +66,7 @@ cli.epilog = "Exit codes: " + ", ".join(f"{code.value} {code.meaning}" for code 
 
 def main() -> None:
     cli(prog_name="taskgrant")
+
+
+if __name__ == "__main__":
+    main()
