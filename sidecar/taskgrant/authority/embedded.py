@@ -245,7 +245,8 @@ def _engine(config: AuthorityConfig, clock: AlarmClock, store: Store) -> Engine:
     freezes = Freezes(store.loaded.freezes)
     credentials = CredentialRegister(store.loaded.credentials)
     events = EventLog(
-        f"{digest(store.epoch).hex()[:16]}.{store.instance}", clock,        heartbeat=config.heartbeat_seconds, staleness=config.staleness_seconds,
+        f"{digest(store.epoch).hex()[:16]}.{store.instance}", clock,
+        heartbeat=config.heartbeat_seconds, staleness=config.staleness_seconds,
         buffer=config.event_buffer, queue=config.subscriber_queue,
     )  # fmt: skip
     return Engine(config, clock, store, registry, credentials, freezes, events)

@@ -70,7 +70,7 @@ class EventLog:
     """One for the process. ``epoch`` names its numbering: another instance counts anew."""
 
     def __init__(
-        self, epoch: str, clock: AlarmClock, snapshot: Callable[[], JsonObject], *, heartbeat: float, staleness: float,
+        self, epoch: str, clock: AlarmClock, *, heartbeat: float, staleness: float,
         buffer: int, queue: int,
     ) -> None:  # fmt: skip
         self._epoch = epoch

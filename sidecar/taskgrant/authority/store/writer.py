@@ -107,12 +107,14 @@ class Writer:
         """Like ``owe``, for what can wait for the next batch or 20 ms: it wakes no thread. Order is kept."""
         self._lazy.append(Job(tuple(statements), tuple(records), owed=True))
         if self._lazy_timer is None:
-            self._lazy_timer = self._loop.call_later(_LAZY_SECONDS, self._flush)
+            self._lazy_timer = self._loop.call_later(_LAZY_SECONDS, self._lazy_due)
 
     async def close(self) -> None:
         """Returns when everything that was handed in has been tried once more and the thread is gone."""
         if not self._closed:
             self._closed = True
+            if self._lazy_timer is not None:
+                self._lazy_timer.cancel()
             self._flush()
             self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
@@ -127,12 +129,14 @@ class Writer:
         self._queue.put(job)
 
     def _flush(self) -> None:
-        if self._lazy_timer is not None:
-            self._lazy_timer.cancel()
-            self._lazy_timer = None
         for job in self._lazy:
             self._queue.put(job)
         self._lazy.clear()
+
+    def _lazy_due(self) -> None:
+        # The timer is left to fire when a flush came before it: making one for each job costs more.
+        self._lazy_timer = None
+        self._flush()
 
     # --- the thread's side ---------------------------------------------------------------------------------------
 
