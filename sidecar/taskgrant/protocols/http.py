@@ -1,8 +1,8 @@
 """Plain HTTP tools: an operation of the catalogue to a Call and back.
 
-``POST /tickets/7/comments?notify=yes`` with ``{"text": "…"}`` is, for the operation ``POST /tickets/{id}/comments`` with
-the query parameter ``notify``, the tool's call with ``{"id": "7", "notify": "yes", "text": "…"}``. Path and query values
-are strings; a name that comes from two places is refused.
+``POST /tickets/7/comments?notify=yes`` with ``{"text": "…"}`` is, for the operation ``POST /tickets/{id}/comments``
+with the query parameter ``notify``, the tool's call with ``{"id": "7", "notify": "yes", "text": "…"}``. Path and query
+values are strings; a name that comes from two places is refused.
 """
 
 from collections.abc import Mapping

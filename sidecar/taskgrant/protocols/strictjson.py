@@ -70,7 +70,9 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise JsonFault(f"the member {_first_repeated(name for name, _ in pairs)!r} appears twice")
-    if len({fold(name) for name in members}) != len(members):
+    # On the path of every call: most objects have ASCII names only, where folding is lower case and costs no call.
+    folder = str.lower if "".join(members).isascii() else fold
+    if len(set(map(folder, members))) != len(members):
         again = _first_repeated(fold(name) for name in members)
         raise JsonFault(f"two members differ from {again!r} in case only")
     return members

@@ -157,25 +157,23 @@ def _parse_method(
         version = _version(server, found, stated, rpc_id, action)
     modern = is_modern(version)
     method = (NOTIFICATIONS if rpc_id is None else REQUESTS).get(action)
-    # Headers are compared before anything is said about the method, so that a disagreement is never overlooked.
-    named = method.named if method is not None else None
-    name = params.get(named) if named is not None else None
+    if method is None or (Era.MODERN if modern else Era.LEGACY) not in method.eras:
+        raise _Fault(
+            Code.UNKNOWN_OPERATION,
+            f"the method {action!r} is not known in this revision of the protocol",
+            jsonrpc.METHOD_NOT_FOUND,
+            rpc_id=rpc_id,
+            status=_status_unknown(rpc_id, modern),
+        )
+    name = params.get(method.named) if method.named is not None else None
     try:
         headers.check(
             found,
             method=action,
             name=name if isinstance(name, str) else None,
             need_method=modern and rpc_id is not None,
-            need_name=modern and named is not None,
+            need_name=modern and method.named is not None,
         )
-        if method is None or (Era.MODERN if modern else Era.LEGACY) not in method.eras:
-            raise _Fault(
-                Code.UNKNOWN_OPERATION,
-                f"the method {action!r} is not known in this revision of the protocol",
-                jsonrpc.METHOD_NOT_FOUND,
-                rpc_id=rpc_id,
-                status=_status_unknown(rpc_id, modern),
-            )
         if modern and rpc_id is not None and stated is None:
             raise _Fault(Code.MALFORMED, f"_meta lacks {VERSION_META}", jsonrpc.INVALID_PARAMS, rpc_id=rpc_id)
         members.check(params, method, tool=action == TOOLS_CALL)

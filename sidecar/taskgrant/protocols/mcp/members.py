@@ -1,4 +1,4 @@
-"""The members of a method's params against the table: none that it does not list, none of another type, none missing."""
+"""The members of a method's params against the table: none unlisted, none of another type, none missing."""
 
 from taskgrant.model.json import Json, JsonObject
 from taskgrant.protocols import strictjson

@@ -8,6 +8,7 @@ everywhere. Methods beside ``tools/call`` that consume a use appear in grants as
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
+from functools import lru_cache
 from types import MappingProxyType
 
 from taskgrant.model.call import Kind
@@ -129,8 +130,12 @@ TYPES: Mapping[str, tuple[type, ...]] = MappingProxyType(
 
 def spoken(server: Server) -> tuple[str, ...]:
     """The revisions that we serve for this server, oldest first. One that has not said so is taken to be of old."""
-    known = tuple(version for version in MCP_VERSIONS if version in server.versions)
-    return known if server.versions else LEGACY_VERSIONS
+    return _served(server.versions)
+
+
+@lru_cache(maxsize=64)
+def _served(versions: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(version for version in MCP_VERSIONS if version in versions) if versions else LEGACY_VERSIONS
 
 
 def is_modern(version: str) -> bool:
