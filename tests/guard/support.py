@@ -87,13 +87,16 @@ class TestAuthority:
         return Event(Cursor(self.epoch, self.seq), kind, self.domain.clock.now(), body)
 
 
+@dataclass
 class UnwillingAuthority(TestAuthority):
     """Signs nothing."""
 
     __test__ = False
 
+    asked: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+
     async def enrol(self, server: str, request: bytes) -> Enrolled:
-        self.enrolments += 1
+        self.asked.put_nowait(server)
         raise Refused(Code.FORBIDDEN, "not you")
 
 
