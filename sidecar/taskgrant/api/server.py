@@ -26,6 +26,8 @@ from taskgrant.model.ports import Authority
 #: sun_path of unix(7) holds 108 bytes, the closing NUL included.
 _MAX_PATH = 107
 _BACKLOG = 128
+#: For changes in progress; ending a task waits for its guards, each no longer than its staleness bound.
+_GRACE_SECONDS = 5.0
 
 _OWN_ORCHESTRATOR = (
     "control.roles: the agent's uid {uid} has the roles {roles}, so the agent could grant itself access; "
@@ -77,13 +79,17 @@ class ControlServer:
         await web.SockSite(self._runner, listener, backlog=_BACKLOG).start()
 
     async def stop(self) -> None:
-        """No new request; changes that run are awaited, streams are ended."""
+        """No new connection; changes that run are answered if they end soon, and run to their end in any case."""
         if self._runner is None:
             return
-        while self._handlers.effects:
-            await asyncio.wait(self._handlers.effects)
-        await self._runner.cleanup()
-        self._runner = None
+        runner, self._runner = self._runner, None
+        for site in tuple(runner.sites):
+            await site.stop()
+        if running := tuple(self._handlers.effects):
+            await asyncio.wait(running, timeout=_GRACE_SECONDS)
+        await runner.cleanup()
+        while running := tuple(self._handlers.effects):
+            await asyncio.wait(running)
         with contextlib.suppress(FileNotFoundError):
             status = os.stat(self._config.socket)
             if (status.st_dev, status.st_ino) == self._bound:

@@ -45,7 +45,7 @@ def run_command(ctx: click.Context, config: Path) -> None:
     help="Seconds without a word of the authority after which everything is refused.",
 )
 @click.pass_context
-def guard_command(ctx: click.Context, **options: Any) -> None:
+def guard_command(ctx: click.Context, /, **options: Any) -> None:
     """Stand in front of a tool server and let only live credentials of a task in."""
     from taskgrant.app import guard
 
