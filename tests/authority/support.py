@@ -1,4 +1,4 @@
-"""What the authority's tests share: a clock that is advanced by hand, a decider that is told what to say, a trail in a file."""
+"""What the authority's tests share: a clock advanced by hand, a decider that is told what to say, trails."""
 
 import heapq
 import itertools
@@ -31,7 +31,9 @@ ADMIN = Principal("uid:0", frozenset({Role.ADMIN}))
 GUARD = Principal("uid:1002", frozenset({Role.GUARD}))
 NOBODY = Principal("uid:65534", frozenset())
 
-MAIL = GrantSpec("mail", ("send_message",), {"properties": {"to": {"const": "a@example.org"}}, "required": ["to"]})
+MAIL = GrantSpec(
+    "mail", ("send_message",), {"properties": {"to": {"const": "a@example.org"}}, "required": ["to"]}
+)
 
 
 class ManualClock:
@@ -145,7 +147,9 @@ class Cutter:
 class Setting:
     """An open authority with everything around it."""
 
-    def __init__(self, authority: EmbeddedAuthority, clock: ManualClock, trail: Any, decider: ToldDecider) -> None:
+    def __init__(
+        self, authority: EmbeddedAuthority, clock: ManualClock, trail: Any, decider: ToldDecider
+    ) -> None:
         self.authority = authority
         self.clock = clock
         self.trail = trail
@@ -154,7 +158,12 @@ class Setting:
 
 @asynccontextmanager
 async def opened(
-    directory: Path, *, clock: ManualClock | None = None, trail: Any = None, boot_id: str = "boot-1", **changes: Any
+    directory: Path,
+    *,
+    clock: ManualClock | None = None,
+    trail: Any = None,
+    boot_id: str = "boot-1",
+    **changes: Any,
 ) -> AsyncIterator[Setting]:
     """An authority on real SQLite in ``directory``; ``changes`` go to its configuration."""
     clock = clock or ManualClock()

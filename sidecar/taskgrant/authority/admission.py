@@ -1,8 +1,8 @@
 """From what is asked to tasks and grants: checked, made canonical, put to policy, clamped to the configured bounds.
 
-Policy may narrow what was asked and never widen it: its answer's tools, uses and times are bounded by what was asked, and
-where it rewrites the arguments, both schemas have to be satisfied. Only for a task whose ``type`` names a template, and
-that asks for no grants itself, does policy say what the grants are.
+Policy may narrow what was asked and never widen it: its answer's tools, uses and times are bounded by what was asked,
+and where it rewrites the arguments, both schemas have to be satisfied. Only for a task whose ``type`` names a
+template, and that asks for no grants itself, does policy say what the grants are.
 """
 
 import secrets

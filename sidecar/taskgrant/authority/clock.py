@@ -1,9 +1,9 @@
 """The clock of the process: wall-clock instants that advance with the boot-time clock.
 
-A deadline is met as soon as *either* clock says so: what is left of a grant is the lesser of what the wall clock and the
-boot-time clock (``CLOCK_BOOTTIME``, which counts suspension too) leave of it. Written out, ``now = boot-time + offset``,
-where ``offset`` is the largest difference between wall and boot-time seen so far. A wall clock that is set back therefore
-extends nothing, one that is set ahead ends things early, and time never stands still or goes back.
+A deadline is met as soon as *either* clock says so: what is left of a grant is the lesser of what the wall clock and
+the boot-time clock (``CLOCK_BOOTTIME``, which counts suspension too) leave of it. Written out, ``now = boot-time +
+offset``, where ``offset`` is the largest difference between wall and boot-time seen so far. A wall clock that is set
+back therefore extends nothing, one that is set ahead ends things early, and time never stands still or goes back.
 
 ``offset`` means the same to every process of one boot: the store keeps it, and a restart holds the clock to it, so that
 setting the wall clock back while nothing ran extends nothing either.

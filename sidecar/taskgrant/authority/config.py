@@ -74,5 +74,5 @@ class AuthorityConfig(BaseModel):
     )
     fsync: Literal["interval", "always"] = Field(
         default="interval",
-        description="interval: records are with the kernel at once and on the disk within a second; always: on the disk first.",
+        description="interval: records are with the kernel at once, on the disk within 1 s; always: on the disk first.",
     )

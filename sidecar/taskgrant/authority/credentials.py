@@ -1,4 +1,6 @@
-"""The credentials that are alive, and those that were revoked before they ran out: for revocations, CRL, introspection."""
+"""The credentials that are alive, and those that were revoked before they ran out: for revocations, CRL,
+introspection.
+"""
 
 import hashlib
 from collections import OrderedDict

@@ -1,8 +1,8 @@
 """The event stream: a snapshot, changes in order, heartbeats; resumable while the ring still holds what was missed.
 
-A *named* subscriber is one that enforces (a guard): it acknowledges revocations, and revoking waits for it until it has,
-or until it must refuse by itself because it has heard nothing for the staleness bound. One whose stream has broken is
-waited for too, until the bound since then has passed: it may not know yet that it is cut off.
+A *named* subscriber is one that enforces (a guard): it acknowledges revocations, and revoking waits for it until it
+has, or until it must refuse by itself because it has heard nothing for the staleness bound. One whose stream has
+broken is waited for too, until the bound since then has passed: it may not know yet that it is cut off.
 """
 
 import asyncio
@@ -100,7 +100,9 @@ class EventLog:
     async def subscribe(
         self, after: Cursor | None, name: str | None, snapshot: Callable[[], JsonObject]
     ) -> AsyncGenerator[Event, None]:
-        """``snapshot`` gives the body of a snapshot of now. Ends when the subscriber is too slow, when another of its name comes, or when the log is closed."""
+        """``snapshot`` gives the body of a snapshot of now. Ends when the subscriber is too slow, when another of its
+        name comes, or when the log is closed.
+        """
         feed = _Feed(self._queue)
         missed = self._missed(after)
         if missed is None:
@@ -154,7 +156,9 @@ class EventLog:
     # --- acknowledgements ----------------------------------------------------------------------------------------
 
     def acknowledge(self, name: str, cursor: Cursor) -> None:
-        """The subscriber has enforced everything up to the cursor. One of another epoch, or of the future, says nothing."""
+        """The subscriber has enforced everything up to the cursor. One of another epoch, or of the future, says
+        nothing.
+        """
         member = self._members.get(name)
         if member is None or cursor.epoch != self._epoch or cursor.seq > self._seq:
             return

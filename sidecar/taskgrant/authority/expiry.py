@@ -1,4 +1,6 @@
-"""Expiry: one asyncio task that sleeps until the next deadline, and ends what is due by the same path as a revocation."""
+"""Expiry: one asyncio task that sleeps until the next deadline, and ends what is due by the same path as a
+revocation.
+"""
 
 import asyncio
 import heapq

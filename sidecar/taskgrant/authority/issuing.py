@@ -1,8 +1,8 @@
 """Credentials: a certificate and a token bound to it, made together against a signing request, just in time.
 
 They are made only while a live grant covers the audience, which is read afresh at signing and again once the credential
-is recorded; they outlive neither the last of the covering grants nor the task. What is kept of a token is its SHA-256 and
-its claims: a token is known again by the former, and introspected by the latter (RFC 7662, section 2.2).
+is recorded; they outlive neither the last of the covering grants nor the task. What is kept of a token is its SHA-256
+and its claims: a token is known again by the former, and introspected by the latter (RFC 7662, section 2.2).
 """
 
 import secrets

@@ -33,8 +33,9 @@ class LocalLedger:
     async def reserve(
         self, grant: GrantId, call: CallId, dedupe: str | None, record: Record
     ) -> Reservation | Refusal:
-        """Takes a use. ``dedupe`` names an identity that retries share: one whose use was already sent takes none. While
-        the first is still in flight, a second of the same identity is refused (conflict): one use, one effect."""
+        """Takes a use. ``dedupe`` names an identity that retries share: one whose use was already sent takes none.
+        While the first is still in flight, a second of the same identity is refused (conflict): one use, one effect.
+        """
         engine = self._engine
         life = engine.registry.of_grant(grant)
         if life is None:

@@ -1,8 +1,8 @@
 """Ending things: one path for completing, cancelling, revoking, freezing, expiry and fencing.
 
-The order is the promise: shown in memory at once (nothing new starts) → written, beside → every severer awaited (nothing
-more of it is sent or read) → published → every guard has acknowledged, or must refuse by itself. A disk that fails takes
-away ``durable_at`` and nothing else.
+The order is the promise: shown in memory at once (nothing new starts) → written, beside → every severer awaited
+(nothing more of it is sent or read) → published → every guard has acknowledged, or must refuse by itself. A disk that
+fails takes away ``durable_at`` and nothing else.
 """
 
 import asyncio
@@ -53,7 +53,8 @@ class Revoker:
     ) -> Awaitable[Ended]:
         """Shows the ends in memory before it returns; the rest runs to its end whether or not it is awaited.
 
-        Awaiting raises ``Refused`` (authority_unavailable) when a severer failed: then a running call may not be cut yet.
+        Awaiting raises ``Refused`` (authority_unavailable) when a severer failed: then a running call may not be cut
+        yet.
         """
         engine = self._engine
         now = engine.clock.now()
@@ -110,12 +111,12 @@ class Revoker:
         engine = self._engine
         begun, failed = await self._sever(revocation)
         enforced_at = engine.clock.now()
-        cursor = engine.events.cursor
+        cursor = None
         if revocation.tasks or revocation.grants:
             cursor = engine.events.publish(EventKind.REVOCATION, described_revocation(revocation))
         for effect in told:
-            cursor = engine.events.publish(effect.kind, effect.body)
-        late = await engine.events.acknowledged(cursor)
+            engine.events.publish(effect.kind, effect.body)
+        late = () if cursor is None else await engine.events.acknowledged(cursor)
         durable_at = await self._durable(stored)
         fields: JsonObject = {
             "reason": revocation.reason,

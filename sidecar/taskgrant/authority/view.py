@@ -30,8 +30,9 @@ class LocalView:
         self._binding = binding
 
     def bind(self, caller: Caller) -> Task | Refusal:
-        """The task that a caller's calls belong to. A handle that is shown decides, whatever the binding: it fits or the
-        answer is no."""
+        """The task that a caller's calls belong to. A handle that is shown decides, whatever the binding: it fits or
+        the answer is no.
+        """
         if self._registry.fenced:
             return _FENCED
         if caller.handle is not None:

@@ -1,9 +1,9 @@
 """Opening the store: one holder at a time, private files, the epoch, and an end to what an earlier epoch left.
 
 An *epoch* is a boot of the machine together with this database: no task survives a reboot, a lost volume or a copy of
-the database. An *instance* is one opening of it: a counter that every batch checks, so that a process which was taken for
-dead, and comes back, writes nothing. Tasks of the same epoch live on: their process was killed and started again. Uses
-that it had reserved stay used, since nobody knows what came of them.
+the database. An *instance* is one opening of it: a counter that every batch checks, so that a process which was taken
+for dead, and comes back, writes nothing. Tasks of the same epoch live on: their process was killed and started again.
+Uses that it had reserved stay used, since nobody knows what came of them.
 """
 
 import asyncio
@@ -132,7 +132,8 @@ def _hold(path: Path) -> int:
         os.close(descriptor)
         raise ConfigurationError(
             [
-                f"state_dir {path.parent}: process {holder} holds it; stop that one, or give this one a directory of its own"
+                f"state_dir {path.parent}: process {holder} holds it; stop that one, or give this one a directory of
+                its own"
             ]
         ) from None
     os.ftruncate(descriptor, 0)

@@ -1,4 +1,6 @@
-"""The thread that moves what the kernel holds to the disk: at most once a second, and only when something was written."""
+"""The thread that moves what the kernel holds to the disk: at most once a second, and only when something was
+written.
+"""
 
 import contextlib
 import sqlite3

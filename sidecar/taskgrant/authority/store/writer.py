@@ -1,12 +1,12 @@
 """The one thread that writes: jobs in, group commits out, records before effects.
 
-Each batch is everything that waits: ``BEGIN``, the fence, all statements, one ``Trail.append`` of all records, ``COMMIT``,
-then one call back into the event loop. The records are with the kernel before the commit, so that nothing permissive is
-ever unrecorded; if they cannot be written, the whole batch is rolled back and refused. A batch whose statements fail is
-run again job by job, so that one bad job harms no other.
+Each batch is everything that waits: ``BEGIN``, the fence, all statements, one ``Trail.append`` of all records,
+``COMMIT``, then one call back into the event loop. The records are with the kernel before the commit, so that nothing
+permissive is ever unrecorded; if they cannot be written, the whole batch is rolled back and refused. A batch whose
+statements fail is run again job by job, so that one bad job harms no other.
 
-*Owed* jobs are restrictive effects: nobody waits for them, they hold already. One that cannot be written is kept and goes
-ahead of every later batch, and is tried again each second, until the disk takes it.
+*Owed* jobs are restrictive effects: nobody waits for them, they hold already. One that cannot be written is kept and
+goes ahead of every later batch, and is tried again each second, until the disk takes it.
 """
 
 import asyncio
@@ -39,7 +39,9 @@ class Trail(Protocol):
 
 
 class Unwritten(Refused):
-    """A job was not written. ``certain``: it surely left no trace. ``faulty``: it never can be, whatever the disk does."""
+    """A job was not written. ``certain``: it surely left no trace. ``faulty``: it never can be, whatever the disk
+    does.
+    """
 
     def __init__(self, code: Code, reason: str, *, certain: bool, faulty: bool = False) -> None:
         super().__init__(code, reason)
