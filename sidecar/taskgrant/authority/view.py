@@ -59,7 +59,7 @@ class LocalView:
         return Refusal(Code.NO_TASK, f"no task is running; the last one is over ({last.task.state.value})")
 
     def live(self, task: TaskId, now: Instant) -> tuple[Grant, ...]:
-        """All grants of the task as they stand at ``now``, also of one that has just ended; none for an unknown task."""
+        """All grants of the task as they stand at ``now``, also of one that has ended; none for an unknown task."""
         life = self._registry.find(task)
         return () if life is None else tuple(lifecycle.at(life, now).grants.values())
 

@@ -130,12 +130,8 @@ def _hold(path: Path) -> int:
     except BlockingIOError:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
-        raise ConfigurationError(
-            [
-                f"state_dir {path.parent}: process {holder} holds it; stop that one, or give this one a directory of
-                its own"
-            ]
-        ) from None
+        advice = "stop that one, or give this one a directory of its own"
+        raise ConfigurationError([f"state_dir {path.parent}: process {holder} holds it; {advice}"]) from None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
