@@ -100,8 +100,8 @@ def tail(output: Output, file: Path, follow: bool) -> None:
 def _record_line(record: dict[str, Any]) -> str:
     """Time and event first, then what people look for; the chain's own members only with --output json."""
     shown = dict(record)
-    head = [printable(shown.pop(name, "")) for name in ("at", "event")]
-    chain = ("seq", "prev", "hash", "digest")
+    head = [printable(shown.pop(name, "")) for name in ("time", "event")]
+    chain = ("seq", "prev", "hash")
     rest = [
         f"{name}={printable(value)}" for name, value in shown.items() if name not in chain and value != ""
     ]
