@@ -66,7 +66,10 @@ def test_table(schema: Any, fits: list[Any], fails: list[Any]) -> None:
 
 def test_a_miss_points_at_its_place_and_names_no_allowed_value() -> None:
     form = canonical(
-        {"properties": {"a/b": {"type": "array", "items": {"enum": ["s3cret"]}}, "n": {"const": 77}}, "required": ["n"]}
+        {
+            "properties": {"a/b": {"type": "array", "items": {"enum": ["s3cret"]}}, "n": {"const": 77}},
+            "required": ["n"],
+        }
     )
     found = misses(form, {"a/b": ["s3cret", "x"], "~": 1})
     assert {miss.pointer for miss in found} == {"/a~1b/1", "/n", "/~0"}
@@ -117,7 +120,7 @@ def test_depth_and_size_are_bounded() -> None:
 
 
 def test_work_is_bounded_whatever_the_schema() -> None:
-    branches = [{"type": "string", "maxLength": n} for n in range(100)]
+    branches: Any = [{"type": "string", "maxLength": n} for n in range(100)]
     form = canonical({"properties": {"a": {"type": "array", "items": {"anyOf": branches}}}})
     (miss,) = misses(form, {"a": [1] * (MAX_WORK // 50)})
     assert miss.excessive
@@ -152,7 +155,9 @@ def _holds_negative_zero(value: Any) -> bool:
     return isinstance(value, float) and value == 0 and math.copysign(1, value) < 0
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow], deadline=None)
+@settings(
+    max_examples=400, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow], deadline=None
+)
 @given(st.data())
 def test_agrees_with_a_reference(data: st.DataObject) -> None:
     form = data.draw(FORMS)

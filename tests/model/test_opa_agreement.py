@@ -43,7 +43,9 @@ class Opa:
         self.connection = Connection(path)
 
     def match(self, pairs: list[tuple[Any, Any]]) -> list[bool]:
-        body = json.dumps({"input": {"pairs": [{"schema": schema, "value": value} for schema, value in pairs]}})
+        body = json.dumps(
+            {"input": {"pairs": [{"schema": schema, "value": value} for schema, value in pairs]}}
+        )
         self.connection.request("POST", "/v1/data/agreement/results?strict-builtin-errors=true", body)
         answer = self.connection.getresponse()
         text = answer.read()
@@ -58,7 +60,14 @@ def opa(opa_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("opa")
     (folder / "agreement.rego").write_text(POLICY)
     path = folder / "socket"
-    command = [opa_binary, "run", "--server", "--skip-version-check", "--log-level=error", f"--addr=unix://{path}"]
+    command: list[str | Path] = [
+        opa_binary,
+        "run",
+        "--server",
+        "--skip-version-check",
+        "--log-level=error",
+        f"--addr=unix://{path}",
+    ]
     with subprocess.Popen([*command, folder / "agreement.rego"], env={}) as process:
         try:
             _await_socket(process, path)
@@ -88,7 +97,9 @@ def test_agrees_with_opa(opa: Opa, data: st.DataObject) -> None:
         # json.match_schema takes objects and arrays; anything else is text to be parsed.
         pairs += [
             (form, value)
-            for value in data.draw(st.lists(fitting(form) | ARGUMENTS | st.lists(VALUES, max_size=2), min_size=1, max_size=4))
+            for value in data.draw(
+                st.lists(fitting(form) | ARGUMENTS | st.lists(VALUES, max_size=2), min_size=1, max_size=4)
+            )
             if isinstance(value, (dict, list))
         ]
     ours = [misses(form, value) == [] for form, value in pairs]
@@ -109,15 +120,17 @@ def test_patterns_agree_with_opa(opa: Opa, cases: list[tuple[str, list[str]]]) -
     assert [misses(form, value) == [] for form, value in pairs] == opa.match(pairs)
 
 
-@pytest.mark.parametrize("name", ["Cc", "Cf", "Co", "Ll", "Lu", "Mn", "Nd", "P", "Sc", "Zs", "Latin", "Greek", "Han", "Georgian"])
+@pytest.mark.parametrize(
+    "name", ["Cc", "Cf", "Co", "Ll", "Lu", "Mn", "Nd", "P", "Sc", "Zs", "Latin", "Greek", "Han", "Georgian"]
+)
 def test_character_properties_are_known_to_opa(opa: Opa, name: str) -> None:
     form = canonical({"properties": {"x": {"type": "string", "pattern": rf"\p{{{name}}}"}}})
     pairs = [(form, {"x": chr(point)}) for point in (*range(0x20, 0x500), 0x10A0, 0x4E00, 0xE000, 0xFF5A)]
     assert [misses(form, value) == [] for form, value in pairs] == opa.match(pairs)
 
 
-BRANCHES = {"anyOf": [{"type": "integer", "minimum": n} for n in range(500, 0, -1)]}
-WORST = {
+BRANCHES: Any = {"anyOf": [{"type": "integer", "minimum": n} for n in range(500, 0, -1)]}
+WORST: Any = {
     "alternatives": (BRANCHES, [0] * 39),
     "alternatives over an array": ({"type": "array", "items": {"anyOf": BRANCHES["anyOf"][:100]}}, [0] * 190),
     "long array, each a fault": ({"type": "array", "items": {"type": "string"}}, [0] * 19_000),
@@ -129,7 +142,7 @@ WORST = {
     "large pattern": ({"type": "string", "pattern": "(?:a?){999}"}, "a" * 2_000),
     "pattern of alternatives": ({"type": "string", "pattern": "(?:(?:a|ab|abc|b|bc|c)*){30}"}, "abc" * 3_000),
     "unicode pattern": ({"type": "string", "pattern": r"(?:\pL|\pN)*x"}, "é" * 2_500),
-    "deep value": ({"type": "object", "additionalProperties": True}, {"a": [[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]}),
+    "deep value": ({"type": "object", "additionalProperties": True}, {"a": json.loads("[" * 28 + "]" * 28)}),
     "references by name": ({"type": "object", "properties": {"$ref": {"const": "#"}, "$id": {"const": "http://x/"}}},
                            {"$ref": "#", "$id": "http://x/"}),
 }  # fmt: skip

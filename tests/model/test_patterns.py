@@ -46,8 +46,10 @@ def test_full_match(source: str, text: str, full: bool) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "(?m)a", "(?m:a)", "(?im)a", "(?-i)a", "(?U)a", "(?P<n>a)", "(?<n>a)", "(?=a)", "(?!a)", "(?<=a)", "(?#a)", "(?x)a",
-        r"\Qa", r"a\E", r"\C", r"a\Z", r"[\Q]", r"\1", r"\p{Klingon}", r"\p{Lx}", r"\px", r"\pC", r"\P{C}", "\\p", "a)|(?:b", "(", "a\\", "[a",
+        "(?m)a", "(?m:a)", "(?im)a", "(?-i)a", "(?U)a", "(?P<n>a)", "(?<n>a)", "(?=a)", "(?!a)", "(?<=a)", "(?#a)",
+        "(?x)a",
+        r"\Qa", r"a\E", r"\C", r"a\Z", r"[\Q]", r"\1", r"\p{Klingon}", r"\p{Lx}", r"\px",
+        r"\pC", r"\P{C}", "\\p", "a)|(?:b", "(", "a\\", "[a",
         "a{1001}", "(?:a{1000}){1000}", "a**", "\0", "\ud800", "a" * 513, "x{2,1}", r"(?:\pL{40}){20}",
     ],
 )  # fmt: skip

@@ -24,7 +24,9 @@ def one(schema: Any) -> dict[str, Any]:
     [
         pytest.param(None, CLOSED, id="none admits nothing"),
         pytest.param({}, CLOSED, id="empty admits nothing"),
-        pytest.param({"additionalProperties": True}, CLOSED | {"additionalProperties": True}, id="open, in words"),
+        pytest.param(
+            {"additionalProperties": True}, CLOSED | {"additionalProperties": True}, id="open, in words"
+        ),
         pytest.param(
             {
                 "properties": {
@@ -49,7 +51,9 @@ def one(schema: Any) -> dict[str, Any]:
             {"anyOf": [CLOSED | {"properties": {"a": {"type": "integer", "const": 1}}}, CLOSED]},
             id="alternatives",
         ),
-        pytest.param({"required": [], "minProperties": 0}, CLOSED | {"minProperties": 0}, id="empty required"),
+        pytest.param(
+            {"required": [], "minProperties": 0}, CLOSED | {"minProperties": 0}, id="empty required"
+        ),
     ],
 )
 def test_documents(document: Any, form: Any) -> None:
@@ -207,8 +211,10 @@ def test_objects_are_closed_unless_said(form: Any) -> None:
     walk(form)
 
 
-@given(st.recursive(VALUES, lambda inner: st.dictionaries(
-    st.sampled_from(["type", "properties", "anyOf", "enum", "const", "items", "required", "pattern", "minimum"]), inner)))  # fmt: skip
+KEYWORDS = ["type", "properties", "anyOf", "enum", "const", "items", "required", "pattern", "minimum"]
+
+
+@given(st.recursive(VALUES, lambda inner: st.dictionaries(st.sampled_from(KEYWORDS), inner)))
 def test_arbitrary_documents_are_refused_or_storable(document: Any) -> None:
     form = storable(document)
     if form is not None:

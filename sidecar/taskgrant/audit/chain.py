@@ -6,8 +6,8 @@ Grammar (bytes; nothing has to be encoded anew to check it)::
     body  = one JSON object, UTF-8, no LF, with "seq" (1, 2, 3 …) and "prev" (the hash of the line before)
     hash  = SHA-256 of body, 64 lower-case hex digits; "prev" of the first line is 64 zeros
 
-Any tool can follow: cut the last 76 bytes off a line, put ``}`` back, hash. What a chain cannot show is that its end
-was cut off, or that all of it was written anew: compare ``Verdict.last`` with a hash that was kept elsewhere.
+Any tool can follow: cut the last 75 bytes off a line without its LF, put ``}`` back, hash. What a chain cannot
+show is that its end was cut off, or that all of it was written anew: compare ``Verdict.last`` with a hash that was kept elsewhere.
 """
 
 import hashlib
