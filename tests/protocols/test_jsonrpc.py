@@ -1,5 +1,6 @@
 import pytest
 
+from taskgrant.model.json import JsonObject as Json
 from taskgrant.protocols import jsonrpc
 from taskgrant.protocols.jsonrpc import Notification, Request, Response, RpcFault, read
 
@@ -56,7 +57,7 @@ def test_the_three_kinds():
     assert read({"jsonrpc": "2.0", "id": -(2**53), "method": "m"}) == Request(-(2**53), "m", {})
     assert read({"jsonrpc": "2.0", "method": "m", "params": {"a": 1}}) == Notification("m", {"a": 1})
     assert read({"jsonrpc": "2.0", "id": "x", "result": {}}) == Response("x", {}, None)
-    fault = {"code": 1, "message": "no", "data": [1]}
+    fault: Json = {"code": 1, "message": "no", "data": [1]}
     assert read({"jsonrpc": "2.0", "id": 1, "error": fault}) == Response(1, None, fault)
 
 
@@ -64,5 +65,6 @@ def test_what_is_built_is_read():
     assert read(jsonrpc.message("m", {"a": 1}, 7)) == Request(7, "m", {"a": 1})
     assert read(jsonrpc.message("m", {})) == Notification("m", {})
     assert read(jsonrpc.result(7, {"a": 1})) == Response(7, {"a": 1}, None)
-    assert read(jsonrpc.error(7, -1, "no", {"x": 1})).error == {"code": -1, "message": "no", "data": {"x": 1}}
+    fault: Json = {"code": -1, "message": "no", "data": {"x": 1}}
+    assert read(jsonrpc.error(7, -1, "no", {"x": 1})) == Response(7, None, fault)
     assert "id" not in jsonrpc.error(None, -1, "no")

@@ -16,6 +16,7 @@ from taskgrant.model.json import Json
 from taskgrant.protocols import media, strictjson
 from taskgrant.protocols.paths import PathFault, join_path, join_query, split_path, split_query
 from taskgrant.protocols.routes import Route, RouteFault, Routes, compile_routes
+from taskgrant.protocols.wording import outcome_unknown, sentence
 
 PROTOCOL = "http"
 ACTION = "http/request"
@@ -85,24 +86,15 @@ class HttpCodec:
 
     def refuse(self, call: Call | Malformed, refusal: Refusal) -> Answer:
         """A problem document (RFC 9457) with our code, and whether it can be asked for."""
-        unknown = refusal.begun or refusal.code is Code.OUTCOME_UNKNOWN
+        unknown = outcome_unknown(refusal)
         status = _STATUS[Code.OUTCOME_UNKNOWN] if unknown else _STATUS.get(refusal.code, _DENIED)
         if isinstance(call, Malformed) and call.status is not None:
             status = call.status
-        what = f'"{call.tool}"' if isinstance(call, Call) else "the request"
-        why = refusal.reason.strip().rstrip(".") or "no reason was given"
-        if unknown:
-            title, detail = (
-                "Outcome unknown",
-                f"{what} may have taken effect: {why}. This is not a refusal.",
-            )
-        else:
-            title, detail = "Refused", f"{what} was refused: {why}."
         problem: dict[str, Json] = {
             "type": "about:blank",
-            "title": title,
+            "title": "Outcome unknown" if unknown else "Refused",
             "status": status,
-            "detail": detail,
+            "detail": sentence(f'"{call.tool}"' if isinstance(call, Call) else "The request", refusal),
             "code": refusal.code,
             "can_ask": refusal.can_ask,
         }
@@ -125,8 +117,9 @@ def _parse(server: Server, routes: Routes, head: Head, body: bytes) -> Call:
             raise _Fault(Code.MALFORMED, f"the query parameter {name[:64]!r} is not part of this operation")
         arguments[name] = text
     members = _members(head, route, body)
+    outside = {strictjson.fold(name) for name in (*route.placeholders, *route.operation.query)}
     for member in members or ():
-        if member in route.placeholders or member in route.operation.query:
+        if strictjson.fold(member) in outside:
             raise _Fault(Code.MALFORMED, f"the member {member[:64]!r} belongs in the path or query")
     arguments.update(members or {})
     return Call(

@@ -7,9 +7,9 @@ decodes to ``/``, ``\\``, ``;``, ``%`` or a dot segment: some servers decode twi
 import re
 from urllib.parse import quote, unquote_to_bytes
 
-# RFC 3986, appendix A: pchar without ";" — and for queries without "?" and "/", which need no escape but gain nothing.
+# RFC 3986, appendix A: pchar without ";"; in queries also "/" and "?", and "&" only between parameters.
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})+")
-_QUERY_PART = re.compile(r"(?:[A-Za-z0-9\-._~!$'()*+,:@/?]|%[0-9A-Fa-f]{2})*")
+_QUERY_PART = re.compile(r"(?:[A-Za-z0-9\-._~!$'()*+,:@/?=]|%[0-9A-Fa-f]{2})*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _AMBIGUOUS = re.compile(r"[/\\;%]")
 _SEGMENT_SAFE = "-._~!$&'()*+,=:@"

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from taskgrant.model.catalogue import Operation
 from taskgrant.protocols.paths import PathFault, split_path
+from taskgrant.protocols.strictjson import fold
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}")
 _METHOD = re.compile(r"[A-Z]{1,20}")
@@ -112,6 +113,6 @@ def _route(operation: Operation) -> Route:
     if not operation.path.startswith("/"):
         raise RouteFault(f"{where}: the path must begin with /")
     given = [name for name in names if name is not None] + list(operation.query)
-    if len(set(given)) != len(given):
+    if len({fold(name) for name in given}) != len(given):
         raise RouteFault(f"{where}: two arguments have the same name")
     return Route(operation, tuple(segments), tuple(names))

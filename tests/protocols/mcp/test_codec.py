@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -76,7 +77,7 @@ def test_what_each_method_is_and_what_goes_on(method, case):
     assert same(parsed, again(sent))
 
 
-MODERN_KINDS = {
+MODERN_KINDS: dict[str, tuple[dict[str, Any], str | None, Kind, str | None]] = {
     "tools/call": ({**SEND, "inputResponses": {"a": {}}, "requestState": "s"}, "send", Kind.TOOL, "send"),
     "resources/read": ({"uri": "file:///a"}, "file:///a", Kind.TOOL, "mcp:resources/read"),
     "prompts/get": ({"name": "p"}, "p", Kind.TOOL, "mcp:prompts/get"),

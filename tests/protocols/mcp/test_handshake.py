@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 from mcp_types import methods as sdk
@@ -18,8 +19,8 @@ def answer(**members: object) -> dict:
 def test_the_request_is_one_that_servers_understand():
     sent = handshake.initialize_request(SERVER, LEGACY, {"roots": {}}, "1.2")
     body = json.loads(sent.body)
-    parsed = sdk.parse_client_request("initialize", LEGACY, body["params"])
-    assert parsed.params.protocol_version == LEGACY  # type: ignore[union-attr]
+    parsed: Any = sdk.parse_client_request("initialize", LEGACY, body["params"])
+    assert parsed.params.protocol_version == LEGACY
     assert body["params"]["capabilities"] == {"roots": {}}
     assert (sent.method, sent.url) == ("POST", SERVER.upstream)
     assert call(again(sent)).action == "initialize"

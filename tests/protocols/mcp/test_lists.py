@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,11 +9,11 @@ from taskgrant.protocols.mcp.lists import filter_list, tool_names
 SCHEMA = {"type": "object"}
 
 
-def page(*tools: object, **members: object) -> dict:
+def page(*tools: object, **members: object) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 1, "result": {"tools": list(tools), **members}}
 
 
-def tool(name: object) -> dict:
+def tool(name: object) -> dict[str, Any]:
     return {"name": name, "inputSchema": SCHEMA, "title": "t"}
 
 
@@ -52,10 +54,10 @@ def test_no_cache_outlives_the_grant(members, modern, ttl, scope):
 
 
 def test_errors_pass_and_other_shapes_are_empty():
-    error = {"jsonrpc": "2.0", "id": 1, "error": {"code": 1, "message": "no"}}
+    error: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "error": {"code": 1, "message": "no"}}
     assert filter_list(error, frozenset(), 5, modern=True) == error
     assert tool_names(error) == ()
-    odd = {"jsonrpc": "2.0", "id": 1, "result": {"tools": {"a": tool("a")}}}
+    odd: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "result": {"tools": {"a": tool("a")}}}
     assert filter_list(odd, frozenset("a"), 5, modern=False) == page()
 
 

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 from mcp_types import methods as sdk
@@ -46,8 +47,8 @@ def test_a_refused_tool_call_is_a_result_that_the_model_reads(version):
     (text,) = [part["text"] for part in result["content"]]
     assert text == '"send" was refused: no grant of this task covers it. Access to it can be asked for.'
     assert "secret" not in answer.body.decode()
-    parsed = sdk.parse_server_result("tools/call", version, result)
-    assert parsed.is_error  # type: ignore[union-attr]
+    parsed: Any = sdk.parse_server_result("tools/call", version, result)
+    assert parsed.is_error
 
 
 def test_denied_and_outcome_unknown_read_differently():

@@ -28,7 +28,7 @@ OTHER = ServerMessage(MessageKind.OTHER)
 def classify(data: bytes | str) -> ServerMessage:
     """``data`` is the data of one event, or a JSON body. Parses only what can be a request or a notification."""
     raw = data.encode("utf-8", "replace") if isinstance(data, str) else data
-    if b'"method"' not in raw and b"\\u" not in raw:  # an escape may spell the name otherwise
+    if b'"method"' not in raw and b"\\u00" not in raw:  # an escape may spell the name otherwise
         return OTHER
     try:
         value = strictjson.decode(raw)

@@ -8,7 +8,8 @@ from taskgrant.model.call import Answer, Call, Malformed, Refusal
 from taskgrant.model.codes import Code
 from taskgrant.model.json import Json, JsonObject
 from taskgrant.protocols import jsonrpc, sse, strictjson
-from taskgrant.protocols.mcp.methods import TOOLS_CALL, is_modern
+from taskgrant.protocols.mcp.methods import RESPONSE, TOOLS_CALL, is_modern
+from taskgrant.protocols.wording import sentence
 
 #: The JSON-RPC error of a refusal: in the range that JSON-RPC leaves to servers, outside what MCP keeps for itself.
 DENIED = -32010
@@ -32,37 +33,20 @@ def refuse(call: Call | Malformed, refusal: Refusal) -> Answer:
 def refuse_event(call: Call, refusal: Refusal) -> bytes:
     """The same as one event for a stream that has begun; for a stream that answers no request, a comment."""
     if call.rpc_id is None or not _is_request(call):
-        return sse.comment(f"{refusal.code}: {sentence(call, refusal)}")
+        return sse.comment(f"{refusal.code}: {_text(call, refusal)}")
     return sse.encode(strictjson.encode(_message(call, refusal)))
 
 
-def sentence(call: Call, refusal: Refusal) -> str:
-    """One or two plain sentences for a model or a person. It says nothing of what would have been allowed."""
-    what = f'"{call.tool or call.action}"'
-    why = refusal.reason.strip().rstrip(".") or "no reason was given"
-    if refusal.begun:
-        return (
-            f"{what} was interrupted: {why}. The tool had already received the call, so its outcome is unknown: "
-            "it may have taken effect, and this is not a refusal."
-        )
-    if refusal.code is Code.OUTCOME_UNKNOWN:
-        return (
-            f"The outcome of {what} is unknown: {why}. It may have taken effect, and this is not a refusal."
-        )
-    asking = (
-        "Access to it can be asked for."
-        if refusal.can_ask
-        else "Calling it again will not change that by itself."
-    )
-    return f"{what} was refused: {why}. {asking}"
+def _text(call: Call, refusal: Refusal) -> str:
+    return sentence(f'"{call.tool or call.action}"', refusal)
 
 
 def _is_request(call: Call) -> bool:
-    return call.action != "response"
+    return call.action != RESPONSE
 
 
 def _message(call: Call, refusal: Refusal) -> dict[str, Json]:
-    text = sentence(call, refusal)
+    text = _text(call, refusal)
     # Who asked for a task (2025-11-25) expects one, and would not understand a plain result.
     if call.action != TOOLS_CALL or "task" in call.params:
         rpc_id = call.rpc_id if _is_request(call) else None
