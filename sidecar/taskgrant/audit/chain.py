@@ -7,7 +7,8 @@ Grammar (bytes; nothing has to be encoded anew to check it)::
     hash  = SHA-256 of body, 64 lower-case hex digits; "prev" of the first line is 64 zeros
 
 Any tool can follow: cut the last 75 bytes off a line without its LF, put ``}`` back, hash. What a chain cannot
-show is that its end was cut off, or that all of it was written anew: compare ``Verdict.last`` with a hash that was kept elsewhere.
+show is that its end was cut off, or that all of it was written anew: compare ``Verdict.last`` with a hash
+that was kept elsewhere.
 """
 
 import hashlib
