@@ -1,6 +1,7 @@
 import json
 import sys
 import unicodedata
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -117,4 +118,5 @@ def test_encode_refuses_what_json_cannot_say():
         encode(float("nan"))
     with pytest.raises(TypeError):
         encode(object())  # type: ignore[arg-type]
+    assert encode(MappingProxyType({"a": range(2)})) == b'{"a":[0,1]}'
     assert encode({"ä": ("x",)}) == '{"ä":["x"]}'.encode()

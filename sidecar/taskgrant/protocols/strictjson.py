@@ -8,7 +8,8 @@ arguments of a tool included: the few tools that want both ``id`` and ``ID`` in 
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from taskgrant.model.json import Json
@@ -69,22 +70,18 @@ def fold(name: str) -> str:
 def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise JsonFault(f"the member {_first_repeated(name for name, _ in pairs)!r} appears twice")
+        raise JsonFault(f"the member {_repeated(name for name, _ in pairs)!r} appears twice")
     # On the path of every call: most objects have ASCII names only, where folding is lower case and costs no call.
     folder = str.lower if "".join(members).isascii() else fold
     if len(set(map(folder, members))) != len(members):
-        again = _first_repeated(fold(name) for name in members)
+        again = _repeated(fold(name) for name in members)
         raise JsonFault(f"two members differ from {again!r} in case only")
     return members
 
 
-def _first_repeated(names: Any) -> str:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return str(name)[:64]
-        seen.add(name)
-    return ""
+def _repeated(names: Iterable[str]) -> str:
+    (name, _), *_ = Counter(names).most_common(1)
+    return name[:64]
 
 
 def _integer(digits: str) -> int:

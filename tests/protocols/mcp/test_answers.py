@@ -91,6 +91,7 @@ def test_small_answers():
 
 
 def test_list_changed():
+    assert answers.wants_tool_changes(call(CODEC.parse(SERVER, head(("accept", "*/*"), method="GET"), b"")))
     changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
     assert message(answers.list_changed_event(LEGACY)) == changed
     assert message(answers.list_changed_event(LEGACY, 3)) == changed

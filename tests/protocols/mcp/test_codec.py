@@ -131,6 +131,14 @@ def test_answers_of_the_client(outcome):
     assert same(parsed, again(sent))
 
 
+def test_answers_that_the_protocol_does_not_have():
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {}}).encode()
+    sent = head(JSON_TYPE, ("mcp-protocol-version", MODERN))
+    assert malformed(CODEC.parse(SERVER, sent, body)).code is Code.MALFORMED
+    named = head(JSON_TYPE, ("mcp-protocol-version", LEGACY), ("mcp-method", "tools/call"))
+    assert malformed(CODEC.parse(SERVER, named, body)).rpc_error == -32020
+
+
 def test_streams_and_ends_of_sessions():
     common = (("mcp-protocol-version", LEGACY), ("mcp-session-id", "s"))
     stream = call(CODEC.parse(SERVER, head(("accept", "text/event-stream"), *common, method="GET"), b""))
