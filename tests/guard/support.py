@@ -108,7 +108,9 @@ class ToolServer:
 
     seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     arrived: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
-    broken: asyncio.Event = field(default_factory=asyncio.Event)  # a stream of ours lost its reader
+    broken: asyncio.Event = field(
+        default_factory=asyncio.Event
+    )  # a stream of ours is over or lost its reader
     hand_out: str | None = None  # the session to answer with
     url: str = ""
 
@@ -124,6 +126,18 @@ class ToolServer:
                 await asyncio.Event().wait()
             finally:
                 self.broken.set()
+        if b'"large"' in body:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            for _ in range(64):
+                await response.write(bytes(2**20))
+            self.broken.set()
+            return response
+        if b'"half"' in body and request.transport is not None:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            await response.write(b"data: one\n\n")
+            request.transport.close()
         if b'"reset"' in body and request.transport is not None:
             request.transport.abort()
         answer = {"Mcp-Session-Id": self.hand_out} if self.hand_out else {}

@@ -34,7 +34,7 @@ def test_a_snapshot_and_a_revocation_say_what_has_ended() -> None:
     state = RevocationState(2.0)
     body: JsonObject = {"revoked": {"tasks": ["t1"], "grants": ["g1"], "serials": ["aa"], "jtis": ["j1"]}}
     assert state.apply(_event(EventKind.SNAPSHOT, 5, body), Instant(0)) == Ended(
-        frozenset({"t1"}), frozenset({"g1"}), frozenset({"aa"}), frozenset({"j1"})
+        frozenset({"t1"}), frozenset({"g1"}), frozenset({"aa"}), frozenset({"j1"}), snapshot=True
     )
     state.apply(
         _event(EventKind.REVOCATION, 6, {"tasks": ["t2"], "grants": ["g2"], "reason": "r"}), Instant(0)

@@ -7,10 +7,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from taskgrant.guard.config import GuardConfig
+from taskgrant.guard.server import serve
 from taskgrant.identity import contexts
 from taskgrant.model.event import EventKind
 from tests.guard.support import SERVER_NAME, TestAuthority, ToolServer, client, code, guard, tool_server
-from tests.identity.support import AGENT, Domain, SetClock
+from tests.identity.support import AGENT, DOMAIN, Domain, SetClock
 
 
 async def test_a_live_credential_passes_with_verified_context(
@@ -362,6 +364,39 @@ async def test_a_tool_server_that_is_not_there_and_one_that_breaks_off_are_told_
         assert await sidecar.refused("reset") == (502, "upstream_unreachable")
 
 
+async def test_an_answer_that_stops_short_does_not_look_whole(
+    authority: TestAuthority, domain: Domain, tools: ToolServer
+) -> None:
+    credential = domain.credential(grants=(("grant-1", ("half",)),))
+    async with (
+        guard(authority, tools.url) as url,
+        client(url, credential, domain.signer.bundle()) as sidecar,
+        sidecar.call("half") as answer,
+    ):
+        assert answer.status == 200
+        with pytest.raises(aiohttp.ClientError):
+            await answer.read()
+    assert len(tools.seen) == 1
+
+
+async def test_a_large_answer_waits_for_its_reader(
+    authority: TestAuthority, domain: Domain, tools: ToolServer
+) -> None:
+    credential = domain.credential(grants=(("grant-1", ("large",)),))
+    async with (
+        guard(authority, tools.url) as url,
+        client(url, credential, domain.signer.bundle()) as sidecar,
+        sidecar.call("large") as answer,
+    ):
+        await tools.arrived.get()
+        # The reader does not read: long before all of it is sent, the tool server has to wait.
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await tools.broken.wait()
+        assert len(await answer.read()) == 64 * 2**20
+        await tools.broken.wait()
+
+
 async def test_a_tool_server_on_a_unix_socket(
     authority: TestAuthority, domain: Domain, tmp_path: Path
 ) -> None:
@@ -436,3 +471,69 @@ async def test_plain_text_and_clients_without_a_certificate_get_nothing(
             await session.get(url.replace("https", "http"))
         with pytest.raises(aiohttp.ClientError):
             await session.get(url, ssl=bare, server_hostname=SERVER_NAME)
+
+
+async def test_a_stream_of_messages_is_resumed_in_its_own_session(
+    authority: TestAuthority, domain: Domain, tools: ToolServer
+) -> None:
+    async with (
+        guard(authority, tools.url) as url,
+        client(url, domain.credential(), domain.signer.bundle()) as sidecar,
+    ):
+        tools.hand_out = "session-a"
+        async with sidecar.call() as answer:
+            assert answer.status == 200
+        headers = sidecar.headers(Mcp_Session_Id="session-a", Last_Event_ID="7")
+        del headers["Content-Type"]
+        async with sidecar.session.get(url, headers=headers, server_hostname=SERVER_NAME) as answer:
+            assert answer.status == 200
+        method, _, seen, body = tools.seen[-1]
+        assert (method, seen["mcp-session-id"], seen["last-event-id"], body) == ("GET", "session-a", "7", b"")
+        async with sidecar.session.delete(url, headers=headers, server_hostname=SERVER_NAME) as answer:
+            assert answer.status == 200
+        assert tools.seen[-1][0] == "DELETE"
+        assert await sidecar.refused(Mcp_Session_Id="session-a") == (404, "not_found")
+
+
+async def test_a_body_that_does_not_come_is_refused(
+    authority: TestAuthority, domain: Domain, tools: ToolServer
+) -> None:
+    credential = domain.credential()
+    context = contexts.client_context(credential.chain, credential.key, domain.signer.bundle())
+    async with guard(authority, tools.url, body_seconds=0.05) as url:
+        port = int(url.split(":")[2].split("/")[0])
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=context, server_hostname=SERVER_NAME
+        )
+        head = f"POST /mcp HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nAuthorization: Bearer {credential.token}\r\n\r\n"
+        writer.write(head.encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+    assert tools.seen == []
+
+
+async def test_a_client_that_goes_takes_its_request_with_it(
+    authority: TestAuthority, domain: Domain, tools: ToolServer
+) -> None:
+    credential = domain.credential(grants=(("grant-1", ("slow",)),))
+    async with guard(authority, tools.url) as url:
+        async with client(url, credential, domain.signer.bundle()) as sidecar, sidecar.call("slow") as answer:
+            assert await answer.content.readany() == b"data: one\n\n"
+        await tools.broken.wait()
+
+
+async def test_without_another_clock_the_real_one_counts(domain: Domain, tools: ToolServer) -> None:
+    ready = asyncio.Event()
+    told = {"server": "mail", "trust_domain": DOMAIN, "listen": "127.0.0.1:0", "upstream": tools.url}
+    config = GuardConfig.model_validate(told | {"staleness_seconds": 3600})
+    ports: list[int] = []
+    serving = asyncio.create_task(
+        serve(config, TestAuthority(domain), ready, bound=lambda address: ports.append(address[1]))
+    )
+    await ready.wait()
+    credential = domain.credential()
+    async with client(f"https://127.0.0.1:{ports[0]}/mcp", credential, domain.signer.bundle()) as sidecar:
+        async with sidecar.call() as answer:
+            assert answer.status == 200
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)

@@ -4,8 +4,8 @@ To cut aborts the connection to the tool server and, once an answer has begun, t
 happen before ``cut`` returns: from then on no byte goes either way. An answer that has not begun becomes a
 refusal.
 
-What is cut: a request whose task has ended; one whose every covering grant has ended; and, where only
-credentials are named, one that came with such a credential. A credential that ends because *one* of its
+What is cut: a request whose task has ended; one whose every covering grant has ended; and one that came with a
+credential that an event names without saying why (alone, or in a snapshot). A credential that ends because *one* of its
 grants did takes no other grant's requests with it: it is refused from then on, that is all.
 """
 
@@ -60,7 +60,7 @@ class Flight:
         self._live -= ended.grants
         if token.task in ended.tasks or not self._live:
             return True
-        alone = not ended.tasks and not ended.grants
+        alone = ended.snapshot or not (ended.tasks or ended.grants)
         return alone and (token.jti in ended.jtis or self.verified.bearer.peer.serial in ended.serials)
 
     def cut(self) -> None:

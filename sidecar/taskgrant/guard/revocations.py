@@ -8,7 +8,7 @@ within the bound.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from taskgrant.model.event import Cursor, Event, EventKind
 from taskgrant.model.json import Json
@@ -32,6 +32,9 @@ class Ended:
     grants: frozenset[str] = frozenset()
     serials: frozenset[str] = frozenset()
     jtis: frozenset[str] = frozenset()
+    snapshot: bool = (
+        False  # all that has ended, and not why: a credential in it stands for its task and grants
+    )
 
 
 @dataclass(slots=True)
@@ -76,7 +79,7 @@ class RevocationState:
         self._heard_at = None
 
     def fresh(self, now: Instant) -> bool:
-        return self._heard_at is not None and now - self._heard_at < self.staleness
+        return self._heard_at is not None and 0 <= now - self._heard_at < self.staleness
 
     def credential(self, task: str, serial: str, jti: str) -> bool:
         """Whether a credential has ended."""
@@ -91,7 +94,7 @@ class RevocationState:
             revoked = event.body.get("revoked")
             if not isinstance(revoked, Mapping):
                 raise Gap("a snapshot does not say what is revoked")
-            return _ended(revoked)
+            return replace(_ended(revoked), snapshot=True)
         last, seq = self.cursor, event.cursor.seq
         if last is None or event.cursor.epoch != last.epoch:
             raise Gap("events without a snapshot")
@@ -101,7 +104,10 @@ class RevocationState:
 
 
 def _ended(body: Mapping[str, Json]) -> Ended:
-    return Ended(*(_identifiers(body.get(name, ())) for name in ("tasks", "grants", "serials", "jtis")))
+    tasks, grants, serials, jtis = (
+        _identifiers(body.get(name, ())) for name in ("tasks", "grants", "serials", "jtis")
+    )
+    return Ended(tasks, grants, serials, jtis)
 
 
 def _identifiers(value: "Json | tuple[()]") -> frozenset[str]:

@@ -237,7 +237,7 @@ async def serve(
     ``bound`` is told the address once it is taken, then ``ready`` is set. Raises OSError when it cannot be
     taken.
     """
-    clock = clock or _WallClock()
+    clock = clock or _BootClock()
     identity, state = Identity(config), RevocationState(config.staleness_seconds)
     upstream = Upstream(config)
     guard = Guard(config, identity, state, upstream, clock)
@@ -268,9 +268,16 @@ async def serve(
         await upstream.close()
 
 
-class _WallClock:
+class _BootClock:
+    """The wall clock, carried on by the boot-time clock: one that is set back makes nothing old fresh again."""
+
+    def __init__(self) -> None:
+        self._offset = -float("inf")
+
     def now(self) -> Instant:
-        return Instant(time.time())
+        wall, boot = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._offset = max(self._offset, wall - boot)
+        return Instant(boot + self._offset)
 
 
 async def _either(event: asyncio.Event, task: "asyncio.Task[None]") -> None:
