@@ -1,11 +1,15 @@
 """The description says what is served, and nothing else."""
 
+from pathlib import Path
 from typing import Any
 
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from taskgrant.api.problems import STATUSES
 from taskgrant.api.routes import ROUTES
 from tests.api.support import Served
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 
 
 async def described(api: Served) -> Any:
@@ -34,3 +38,12 @@ async def test_what_is_told_is_what_is_checked(api: Served) -> None:
     assert {one["name"] for one in start["parameters"]} == {"Idempotency-Key"}
     assert document["components"]["schemas"]["TaskRequest"]["additionalProperties"] is False
     assert not document["paths"]["/v1/tasks/{id}/complete"]["post"]["requestBody"]["required"]
+
+
+def test_the_page_for_people_names_every_route_and_status() -> None:
+    page = DOCS.read_text()
+    for route in ROUTES:
+        last = "/" + route.path.rsplit("/", 1)[-1]
+        assert route.path in page or f"`{last}`" in page, route.path
+    for code in STATUSES:
+        assert f"`{code}`" in page, code

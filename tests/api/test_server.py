@@ -34,7 +34,7 @@ EXPECTED = {
     "show_grant": {ORC, A, D},
     "approve_grant": {A},
     "reject_grant": {A},
-    "revoke_grant": {ORC, A, D},
+    "revoke_grant": {ORC, D},
     "freeze": {D},
     "unfreeze": {D},
     "events": {ORC, A, D, G, S},

@@ -155,7 +155,7 @@ ROUTES: tuple[Route, ...] = (
         "/v1/grants/{id}/revoke",
         Handlers.revoke_grant,
         "Revoke a grant and sever its calls",
-        _READERS,
+        _ORCHESTRATOR | _ADMIN,
         shapes.Reason,
         shapes.EndedDocument,
     ),
