@@ -532,8 +532,8 @@ async def test_without_another_clock_the_real_one_counts(domain: Domain, tools: 
     )
     await ready.wait()
     credential = domain.credential()
-    async with client(f"https://127.0.0.1:{ports[0]}/mcp", credential, domain.signer.bundle()) as sidecar:
-        async with sidecar.call() as answer:
-            assert answer.status == 200
+    url = f"https://127.0.0.1:{ports[0]}/mcp"
+    async with client(url, credential, domain.signer.bundle()) as sidecar, sidecar.call() as answer:
+        assert answer.status == 200
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
