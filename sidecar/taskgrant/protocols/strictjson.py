@@ -71,6 +71,8 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise JsonFault(f"the member {_repeated(name for name, _ in pairs)!r} appears twice")
+    if len(members) < 2:
+        return members
     # On the path of every call: most objects have ASCII names only, where folding is lower case and costs no call.
     folder = str.lower if "".join(members).isascii() else fold
     if len(set(map(folder, members))) != len(members):
