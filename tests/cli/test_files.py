@@ -54,3 +54,37 @@ def test_a_trail_that_was_changed_is_found_out(trail: Path) -> None:
 def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
     for command in (("audit", "tail"), ("audit", "verify"), ("config", "check"), ("run",)):
         assert taskgrant(*command, tmp_path / "none").exit_code == Exit.USAGE
+
+
+QUICKSTART = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "taskgrant.yaml"
+
+
+def test_a_configuration_is_checked_without_running_it(tmp_path: Path) -> None:
+    fine = taskgrant("config", "check", QUICKSTART)
+    assert (fine.exit_code, fine.stdout) == (Exit.OK, f"{QUICKSTART}: no fault found\n")
+    assert json.loads(taskgrant("--output", "json", "config", "check", QUICKSTART).stdout)["faults"] == []
+    wrong = tmp_path / "taskgrant.yaml"
+    wrong.write_text("trust_domain: 7\nno_such_key: 1\n")
+    for command in (("config", "check"), ("run",)):
+        result = taskgrant(*command, wrong)
+        assert result.exit_code == Exit.CONFIGURATION
+        assert f"{wrong}:2: no_such_key: " in result.stderr
+        assert len(result.stderr.splitlines()) > 1
+
+
+def test_a_guard_names_every_option_at_fault() -> None:
+    line = [
+        "guard",
+        "--server",
+        "mail",
+        "--trust-domain",
+        "example.org",
+        "--listen",
+        "nowhere",
+        "--upstream",
+        "ftp://x",
+    ]
+    result = taskgrant(*line)
+    assert result.exit_code == Exit.CONFIGURATION
+    assert "listen: " in result.stderr
+    assert "upstream: " in result.stderr

@@ -32,13 +32,14 @@ _PAGE = frozenset({"after", "limit"})
 
 @dataclass
 class Handlers:
-    """The handlers over one authority. ``effects`` are the changes in progress: no peer's leaving
-    cancels one."""
+    """The handlers over one authority. ``effects`` are the changes in progress, which no peer's leaving cancels;
+    ``streams`` are the event streams, which never end by themselves."""
 
     authority: Authority
     config: ControlConfig
     openapi: dict[str, Any] = field(default_factory=dict)
     effects: set[asyncio.Task[Any]] = field(default_factory=set)
+    streams: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def _effect(self, change: Coroutine[Any, Any, T]) -> T:
         """Runs a change to its end even when the peer that asked for it goes away meanwhile."""
@@ -146,9 +147,13 @@ class Handlers:
             # A named subscriber is waited for by every revocation: only those who enforce one may be it.
             raise Refused(Code.FORBIDDEN, "only a guard or a sidecar may subscribe by name")
         after = stream.cursor(request, query)
-        return await stream.relay(
-            request, self.authority.events(after, subscriber), self.config.ping_interval
-        )
+        streaming = {task for task in (asyncio.current_task(),) if task is not None}
+        self.streams |= streaming
+        try:
+            events = self.authority.events(after, subscriber)
+            return await stream.relay(request, events, self.config.ping_interval)
+        finally:
+            self.streams -= streaming
 
     async def acknowledge(self, request: web.Request) -> web.Response:
         asked = await self._read(request, shapes.Acknowledgement)

@@ -87,6 +87,8 @@ class ControlServer:
             await site.stop()
         if running := tuple(self._handlers.effects):
             await asyncio.wait(running, timeout=_GRACE_SECONDS)
+        for stream in tuple(self._handlers.streams):
+            stream.cancel()
         await runner.cleanup()
         while running := tuple(self._handlers.effects):
             await asyncio.wait(running)

@@ -15,9 +15,11 @@ from taskgrant.cli.values import DOCUMENT
 def run_command(ctx: click.Context, config: Path) -> None:
     """Run the sidecar (authority, OPA and control API included) as CONFIG says."""
     from taskgrant.app import config as configuration
-    from taskgrant.app import sidecar
 
-    ctx.exit(sidecar.run(configuration.load(config)))
+    loaded = configuration.load(config)
+    from taskgrant.app import sidecar  # after the check: a file at fault is told without importing all of it
+
+    ctx.exit(sidecar.run(loaded))
 
 
 @click.command("guard")
