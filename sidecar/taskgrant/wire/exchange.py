@@ -1,0 +1,143 @@
+"""One request of the agent over HTTP/1.1, and the answer to it: ``ports.Exchange`` over aiohttp's low-level server.
+
+Framing was checked before an exchange is made. Writing waits while the client does not read. An answer that is given
+before the request's body was read ends the connection: what follows on it would have to be guessed.
+"""
+
+import asyncio
+from typing import Literal
+
+from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.web_protocol import RequestPayloadError
+
+from taskgrant.errors import Refused
+from taskgrant.model.call import Answer, Caller, Head, Headers
+from taskgrant.model.codes import Code
+from taskgrant.model.ports import Destination
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_BODILESS = frozenset({204, 205, 304})
+
+
+class HttpExchange:
+    """See ``ports.Exchange``. ``response`` is what was begun, for the server to finish."""
+
+    def __init__(
+        self, request: BaseRequest, caller: Caller, destination: Destination, head: Head, body_timeout: float
+    ) -> None:
+        self.caller = caller
+        self.destination = destination
+        self.head = head
+        self.response: StreamResponse | None = None
+        self._request = request
+        self._body_timeout = body_timeout
+        self._event_stream = False
+        self._ended = False
+        self._bodiless = False
+
+    @property
+    def begun(self) -> bool:
+        return self.response is not None
+
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    @property
+    def streaming(self) -> bool:
+        """A stream of events has begun and not ended: one more event can be written."""
+        return self._event_stream and not self._ended
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises ``errors.Refused``: too_large past ``limit`` bytes, malformed if it does not come."""
+        declared = self.head.get("content-length")
+        if declared is not None and int(declared) > limit:
+            raise _too_large(limit)
+        content = self._request.content
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._body_timeout):
+                if self.head.get("expect") is not None and not content.is_eof():
+                    await self._request.writer.write(_CONTINUE)
+                    self._request.writer.output_size = 0
+                while chunk := await content.readany():
+                    body += chunk
+                    if len(body) > limit:
+                        raise _too_large(limit)
+        except TimeoutError as error:
+            raise Refused(
+                Code.MALFORMED, f"the request's body did not arrive within {self._body_timeout:g} seconds"
+            ) from error
+        except RequestPayloadError as error:
+            raise Refused(Code.MALFORMED, "the request's body is not framed as its head says") from error
+        return bytes(body)
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        """Sends the answer's head at once. Raises ConnectionError when the client is gone."""
+        response = StreamResponse(status=status)
+        for name, value in headers:
+            response.headers.add(name, value)
+            if name == "content-type":
+                self._event_stream = value.startswith("text/event-stream")
+        self._bodiless = self.head.method == "HEAD" or status in _BODILESS
+        await self._start(response)
+        self._request.writer.send_headers()
+
+    async def write(self, data: bytes) -> None:
+        """Returns when the client's buffers have room again. Raises ConnectionError when the client is gone."""
+        if self.response is None or self._ended:
+            raise ConnectionError("there is no answer to write to")
+        if data and not self._bodiless:
+            await self.response.write(data)
+            await self._request.writer.drain()
+
+    async def end(self, how: Literal["clean", "abort"]) -> None:
+        """``abort`` drops the connection at once, so that the client sees an answer that was cut short."""
+        if self._ended:
+            return
+        self._ended = True
+        if how == "abort" or self.response is None:
+            self._abort()
+            return
+        await self.response.write_eof()
+
+    async def finish_within(self, data: bytes, seconds: float) -> None:
+        """The last bytes and a clean end, if the client takes them in time; else an abort. Never raises for it."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.write(data)
+                await self.end("clean")
+        except (TimeoutError, ConnectionError):
+            self._ended = True
+            self._abort()
+
+    async def answer(self, answer: Answer, *, close: bool = False) -> None:
+        """A whole answer, the connection's last if ``close``. Raises ConnectionError when the client is gone."""
+        response = Response(status=answer.status, body=answer.body)
+        if answer.content_type:
+            response.headers["content-type"] = answer.content_type
+        for name, value in answer.headers:
+            response.headers.add(name, value)
+        if close:
+            response.force_close()
+        self._ended = True
+        await self._start(response)
+        await response.write_eof()
+
+    async def _start(self, response: StreamResponse) -> None:
+        if self.response is not None:
+            raise RuntimeError("the answer has begun already")
+        response.headers["server"] = "taskgrant"
+        if not self._request.content.is_eof():
+            response.force_close()
+        self.response = response
+        await response.prepare(self._request)
+
+    def _abort(self) -> None:
+        transport = self._request.transport
+        if transport is not None:
+            transport.abort()
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(Code.TOO_LARGE, f"the request's body is larger than {limit} bytes")

@@ -1,0 +1,138 @@
+"""From a request that a parser let through to what it means to us: head, destination and handle, or a refusal. Pure.
+
+==========  =====================================================  ==========================================
+listener    target                                                 destination
+==========  =====================================================  ==========================================
+gateway     ``/<server>/rest?query`` (origin-form)                 ``gateway``, the server's name; path ``/rest``
+proxy       ``http://host[:port]/path`` (absolute-form)            ``absolute``, ``host[:port]`` in lower case
+==========  =====================================================  ==========================================
+
+The gateway is dialled by loopback names only (a page that was rebound to 127.0.0.1 sends its own name), and by no
+page of another origin. A task's handle is presented once, in ``Taskgrant-Task``, or as proxy credentials: ``Bearer
+<handle>`` or ``Basic`` of ``task:<handle>``. It never reaches a tool.
+"""
+
+import base64
+import binascii
+import hmac
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+from urllib.parse import urlsplit
+
+from taskgrant.errors import Refused
+from taskgrant.model.call import Head, Malformed
+from taskgrant.model.codes import Code
+from taskgrant.model.ports import Destination
+from taskgrant.protocols.framing import Absolute, FramingFault, check_head, parse_authority, parse_target
+
+_HANDLE = "taskgrant-task"
+_PROXY_CREDENTIALS = "proxy-authorization"
+_MAX_HANDLE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    head: Head
+    destination: Destination
+    handle: str | None
+
+
+def read(
+    way: Literal["gateway", "absolute"],
+    port: int,
+    method: str,
+    target: str,
+    version: tuple[int, int],
+    raw_headers: Sequence[tuple[bytes, bytes]],
+) -> Intake:
+    """Raises ``errors.Refused``: malformed, unsupported, too_large, forbidden (Host, Origin), handle_invalid."""
+    head = check_head(method, target, version, raw_headers)
+    if isinstance(head, Malformed):
+        raise Refused(head.code, head.detail)
+    wanted = parse_target(target)
+    if way == "gateway":
+        if isinstance(wanted, Absolute):
+            raise Refused(
+                Code.UNSUPPORTED, "this is the gateway: ask for /<server>/…, or use the proxy's port"
+            )
+        _check_local(head, port)
+        name, slash, rest = head.path[1:].partition("/")
+        destination = Destination("gateway", name)
+        head = replace(head, path="/" + rest if slash else "/")
+    else:
+        if not isinstance(wanted, Absolute) or wanted.scheme != "http":
+            raise Refused(
+                Code.UNSUPPORTED, "this is the proxy: ask for http://host/…, or use the gateway's port"
+            )
+        destination = Destination(
+            "absolute", wanted.host if wanted.port == 80 else f"{wanted.host}:{wanted.port}"
+        )
+    handle = _handle(head)
+    headers = tuple(pair for pair in head.headers if pair[0] not in (_HANDLE, _PROXY_CREDENTIALS))
+    return Intake(replace(head, headers=headers), destination, handle)
+
+
+def is_loopback(host: str) -> bool:
+    """``localhost`` or a loopback address; never a name that has to be resolved."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_local(head: Head, port: int) -> None:
+    try:
+        host, named_port = parse_authority(head.get("host") or "", 80)
+    except FramingFault as fault:
+        raise Refused(Code.MALFORMED, str(fault)) from fault
+    if not is_loopback(host) or named_port != port:
+        raise Refused(Code.FORBIDDEN, "the gateway is called by its loopback address and port only")
+    for name, value in head.headers:
+        if name == "origin" and not _is_local_origin(value):
+            raise Refused(Code.FORBIDDEN, "the gateway serves no page of another origin")
+
+
+def _is_local_origin(value: str) -> bool:
+    try:
+        origin = urlsplit(value)
+        return origin.scheme in ("http", "https") and is_loopback(origin.hostname or "")
+    except ValueError:
+        return False
+
+
+def _handle(head: Head) -> str | None:
+    presented = [value for name, value in head.headers if name == _HANDLE]
+    presented += [_credentials(value) for name, value in head.headers if name == _PROXY_CREDENTIALS]
+    if not presented:
+        return None
+    if head.count(_HANDLE) > 1 or head.count(_PROXY_CREDENTIALS) > 1:
+        raise _invalid("a task's handle is presented once")
+    first = presented[0]
+    if not all(hmac.compare_digest(first.encode(), other.encode()) for other in presented):
+        raise _invalid("two task handles are presented, and they differ")
+    if not 0 < len(first) <= _MAX_HANDLE:
+        raise _invalid("the task handle has an impossible length")
+    return first
+
+
+def _credentials(value: str) -> str:
+    scheme, _, rest = value.partition(" ")
+    rest = rest.strip()
+    if scheme.lower() == "bearer":
+        return rest
+    if scheme.lower() == "basic":
+        try:
+            user, colon, password = base64.b64decode(rest, validate=True).decode("ascii").partition(":")
+        except (binascii.Error, ValueError) as error:
+            raise _invalid("the proxy credentials cannot be read") from error
+        if user == "task" and colon:
+            return password
+    raise _invalid("proxy credentials are 'Bearer <handle>', or 'Basic' of task:<handle>")
+
+
+def _invalid(reason: str) -> Refused:
+    return Refused(Code.HANDLE_INVALID, reason)

@@ -1,0 +1,251 @@
+"""Calls to tool servers: ``ports.Upstream`` over HTTP/1.1 and TLS, one pool per task, audience and certificate.
+
+What goes out is what the codec encoded, the credential, and nothing of the agent's. What comes back is a status, an
+allowlist of headers, and the body as it comes; a body that was cut short is an error, never an end. Failures say
+whether the tool may have seen the call: ``upstream_unreachable`` (not a byte was written) or ``outcome_unknown``.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import ClientError, ClientResponse
+from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
+
+from taskgrant.errors import Refused
+from taskgrant.model.call import Headers, Outbound
+from taskgrant.model.codes import Code
+from taskgrant.model.credential import Issued
+from taskgrant.model.event import Revocation
+from taskgrant.model.ids import CallId, TaskId
+from taskgrant.wire.legs import Leg, Legs
+from taskgrant.wire.pool import SENDING, Pool, Resent, Sending
+
+#: Response headers that are passed on; everything else (cookies, challenges, hop-by-hop, …) stays here.
+_KEPT = frozenset({"content-type", "mcp-session-id", "mcp-protocol-version", "cache-control", "retry-after"})
+#: Request headers that no codec may set: they are this module's, or the framing's.
+_OURS = frozenset(
+    {"authorization", "host", "user-agent", "accept-encoding", "content-length", "transfer-encoding", "connection",
+     "cookie", "expect", "te", "trailer", "upgrade"}
+)  # fmt: skip
+_FAULTS = (ClientError, OSError, HttpProcessingError, Resent, ValueError)  # TimeoutError is an OSError
+#: How long a credential that was remade may still serve calls that were handed it just before.
+_LINGER_SECONDS = 5.0
+
+#: The TLS context of a credential, and the name to verify the server by (None: the name that is dialled).
+Contexts = Callable[[Issued, str], tuple[ssl.SSLContext, str | None]]
+
+
+class HttpReply:
+    """``ports.Reply``."""
+
+    __slots__ = ("_response", "_sending", "headers", "serial", "status")
+
+    def __init__(self, response: ClientResponse, sending: Sending, serial: str) -> None:
+        self.status = response.status
+        self.headers = _kept(response)
+        self.serial = serial
+        self._response = response
+        self._sending = sending
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes; reading slowly slows the server down. Raises ``errors.Refused`` (outcome_unknown)."""
+        content = self._response.content
+        try:
+            while chunk := await content.readany():
+                yield chunk
+        except _FAULTS as fault:
+            raise _unknown() from fault
+        self._sending.leg.check()
+        # A body that only the connection's end delimits looks whole even when that end was a reset.
+        protocol = self._sending.protocol
+        if (
+            protocol is not None
+            and isinstance(protocol.exception(), OSError)
+            and not _delimited(self._response)
+        ):
+            raise _unknown() from protocol.exception()
+
+
+class HttpUpstream:
+    """``ports.Upstream``. ``contexts`` is asked once a pool; it raises ``errors.Refused`` for a dropped credential."""
+
+    def __init__(self, legs: Legs, contexts: Contexts) -> None:
+        self._legs = legs
+        self._contexts = contexts
+        self._pools: dict[tuple[TaskId, str, str], Pool] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._lingering: dict[Pool, asyncio.TimerHandle] = {}
+
+    def __len__(self) -> int:
+        """Pools that are open."""
+        return len(self._pools)
+
+    @asynccontextmanager
+    async def send(
+        self, out: Outbound, issued: Issued, leg: Leg, admit: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[HttpReply]:
+        """One request, at most once. Raises ``errors.Refused`` (upstream_unreachable, outcome_unknown, unsupported,
+        what the context's maker raises), and what ``admit`` raises; ``errors.Severed`` comes from the leg's scope."""
+        url, headers = _target(out), _headers(out, issued)
+        pool = self._pool(issued)
+        sending = Sending(leg, admit)
+        pool.users += 1
+        response: ClientResponse | None = None
+        try:
+            response = await self._request(pool, sending, out, url, headers)
+            _check(response)
+            yield HttpReply(response, sending, issued.serial)
+        finally:
+            if sending.transport is not None:
+                if response is None or not response.closed:
+                    sending.transport.abort()
+                leg.drop(sending.transport)
+            if response is not None:
+                response.close()
+            pool.users -= 1
+            if pool.retired and not pool.users and pool not in self._lingering:
+                self._discard(pool)
+
+    async def apply(self, revocation: Revocation) -> tuple[CallId, ...]:
+        """Severs what ended and drops its pools. Returning means severed; answers the calls that had begun."""
+        doomed = [pool for key, pool in self._pools.items() if key[0] in revocation.tasks]
+        for pool in doomed:
+            self._forget(pool)
+        for pool in [pool for key, pool in self._pools.items() if key[2] in revocation.serials]:
+            self._retire(pool, 0.0)
+        begun = await self._legs.sever_revocation(revocation)
+        for pool in doomed:
+            await pool.close()
+        return begun
+
+    def retire(self, serial: str) -> None:
+        """The credential was remade: its pool is closed when its last call is done."""
+        for pool in [pool for key, pool in self._pools.items() if key[2] == serial]:
+            self._retire(pool, _LINGER_SECONDS)
+
+    async def close(self) -> None:
+        """Aborts every connection. Calls that are on their way end with outcome_unknown."""
+        pools = list(self._pools.values())
+        for pool in pools:
+            self._forget(pool)
+        for pool in pools:
+            await pool.close()
+        while self._closing:
+            await asyncio.wait(tuple(self._closing))
+
+    # -- pools -------------------------------------------------------------------------------------------------
+
+    def _pool(self, issued: Issued) -> Pool:
+        key = (issued.task, issued.audience, issued.serial)
+        pool = self._pools.get(key)
+        if pool is None:
+            context, hostname = self._contexts(issued, issued.audience)
+            pool = self._pools[key] = Pool(issued, context, hostname)
+        return pool
+
+    def _retire(self, pool: Pool, linger: float) -> None:
+        pool.retired = True
+        if (handle := self._lingering.pop(pool, None)) is not None:
+            handle.cancel()
+        if linger > 0:
+            self._lingering[pool] = asyncio.get_running_loop().call_later(linger, self._retire, pool, 0.0)
+        elif not pool.users:
+            self._discard(pool)
+
+    def _discard(self, pool: Pool) -> None:
+        self._forget(pool)
+        task = asyncio.get_running_loop().create_task(pool.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _forget(self, pool: Pool) -> None:
+        issued = pool.issued
+        self._pools.pop((issued.task, issued.audience, issued.serial), None)
+        pool.retired = False
+        if (handle := self._lingering.pop(pool, None)) is not None:
+            handle.cancel()
+
+    # -- one request -------------------------------------------------------------------------------------------
+
+    async def _request(
+        self, pool: Pool, sending: Sending, out: Outbound, url: URL, headers: dict[str, str]
+    ) -> ClientResponse:
+        token = SENDING.set(sending)
+        try:
+            return await pool.session.request(
+                out.method,
+                url,
+                headers=headers,
+                data=out.body if out.body or out.method in ("POST", "PUT", "PATCH") else None,
+                allow_redirects=False,
+                server_hostname=pool.server_hostname,
+            )
+        except (*_FAULTS, RuntimeError) as fault:
+            if sending.begun:
+                raise _unknown() from fault
+            if sending.failure is fault:
+                if isinstance(fault, OSError):
+                    raise _unreachable(fault) from fault
+                raise
+            raise _unreachable(fault) from fault
+        finally:
+            SENDING.reset(token)
+
+
+def _target(out: Outbound) -> URL:
+    url = URL(out.url, encoded=True)
+    if url.scheme != "https" or url.user is not None or url.password is not None:
+        raise Refused(
+            Code.UNSUPPORTED, "a tool server is reached by an https:// URL without user information"
+        )
+    return url
+
+
+def _headers(out: Outbound, issued: Issued) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in out.headers:
+        if name in _OURS or name in headers:
+            raise Refused(Code.MALFORMED, f"the header {name} cannot be sent to a tool server")
+        headers[name] = value
+    headers["authorization"] = f"Bearer {issued.token}"
+    headers["user-agent"] = "taskgrant"
+    headers["accept-encoding"] = "identity"
+    return headers
+
+
+def _kept(response: ClientResponse) -> Headers:
+    kept: dict[str, str] = {}
+    for name, value in response.headers.items():
+        name = name.lower()
+        if name in _KEPT:
+            kept.setdefault(name, value)
+    return tuple(kept.items())
+
+
+def _check(response: ClientResponse) -> None:
+    if response.status < 200:
+        raise Refused(Code.UNSUPPORTED, "the tool server wants to change the protocol", begun=True)
+    for encoding in response.headers.getall("content-encoding", ()):
+        if encoding.strip().lower() not in ("", "identity"):
+            raise Refused(
+                Code.UNSUPPORTED,
+                "the tool server's answer is encoded in a way that was not asked for",
+                begun=True,
+            )
+
+
+def _delimited(response: ClientResponse) -> bool:
+    return "content-length" in response.headers or "transfer-encoding" in response.headers
+
+
+def _unknown() -> Refused:
+    reason = "the connection to the tool server failed after the call was sent; what it did is unknown"
+    return Refused(Code.OUTCOME_UNKNOWN, reason, begun=True)
+
+
+def _unreachable(fault: BaseException) -> Refused:
+    why = "did not answer in time" if isinstance(fault, TimeoutError) else "could not be connected to"
+    return Refused(Code.UPSTREAM_UNREACHABLE, f"the tool server {why}; nothing was sent")
