@@ -369,6 +369,7 @@ async def test_a_freeze_that_comes_while_a_task_is_being_stored(tmp_path: Path):
         s.decider.answer = freeze_now
         assert await code_of(s.authority.start(spec(MAIL), ORCHESTRATOR, None)) is Code.FROZEN
         await freezing[0]
+        await s.authority.ledger.write(record())
         assert (await s.authority.tasks(None, 10))[0].state is TaskState.REVOKED
 
 

@@ -104,12 +104,9 @@ async def test_a_revocation_that_comes_while_it_is_made_takes_it_along(tmp_path:
         ended = await s.authority.end(task, Outcome.COMPLETE, ORCHESTRATOR)
         assert await code_of(issuing) is Code.REVOKED
         assert ended.tasks == (task,)
-        end = b"-----END X509 CRL-----
-"
+        end = b"-----END X509 CRL-----\n"
         issuers = (await s.authority.crl()).split(end)[0] + end
         revoked = x509.load_pem_x509_crl(issuers)
-            (await s.authority.crl()).split(b"-----END X509 CRL-----\n")[0] + b"-----END X509 CRL-----\n"
-        )
         assert len(list(revoked)) == 1
 
 

@@ -8,10 +8,12 @@ import pytest
 
 from taskgrant.model.call import Refusal
 from taskgrant.model.codes import Code
+from taskgrant.model.event import Scope, ScopeKind, Verdict
 from taskgrant.model.grant import GrantState
 from taskgrant.model.ids import CallId, GrantId
 from taskgrant.model.ports import Reservation
-from tests.authority.support import MAIL, ORCHESTRATOR, Setting, opened, record, spec
+from taskgrant.model.task import Outcome
+from tests.authority.support import ADMIN, MAIL, ORCHESTRATOR, Setting, opened, record, spec
 
 ONCE = replace(MAIL, max_uses=1)
 
@@ -127,3 +129,22 @@ async def test_unknown_grants_and_records(tmp_path: Path):
         assert "one" in s.trail.events()
         s.authority.ledger.post(record("two"))
     assert "two" in s.trail.events()
+
+
+async def test_a_grant_that_ends_while_its_use_is_being_written_permits_nothing(tmp_path: Path):
+    async with opened(tmp_path) as s:
+        started = await s.authority.start(spec(MAIL, MAIL), ORCHESTRATOR, None)
+        one, two = (grant.id for grant in started.grants)
+        reserving = [
+            asyncio.ensure_future(s.authority.ledger.reserve(grant, CallId(grant), None, record()))
+            for grant in (one, two)
+        ]
+        await asyncio.sleep(0)
+        await s.authority.judge(Scope(ScopeKind.GRANT, one), Verdict.REVOKE, ADMIN)
+        await s.authority.end(started.task.id, Outcome.COMPLETE, ORCHESTRATOR)
+        refusal = await reserving[0]
+        assert isinstance(refusal, Refusal)
+        assert refusal.code in (Code.REVOKED, Code.TASK_ENDED)
+        again = await s.authority.ledger.reserve(two, CallId("late"), None, record())
+        assert isinstance(again, Refusal)
+        assert again.code is Code.TASK_ENDED

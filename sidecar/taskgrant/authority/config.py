@@ -20,7 +20,8 @@ class AuthorityConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     state_dir: Path = Field(
-        description="Directory of the database; made with mode 0700. One authority at a time holds it."
+        default=Path("state"),
+        description="Directory of the database; made with mode 0700. One authority at a time holds it.",
     )
     binding: Binding = Field(
         default=Binding.SINGLE,

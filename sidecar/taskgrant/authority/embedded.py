@@ -21,7 +21,7 @@ from taskgrant.authority.engine import Engine
 from taskgrant.authority.events import EventLog
 from taskgrant.authority.expiry import Expiry
 from taskgrant.authority.freezes import Freezes
-from taskgrant.authority.idempotency import Answered, Answers
+from taskgrant.authority.idempotency import Answered, Answers, Attempt
 from taskgrant.authority.issuing import Issuer
 from taskgrant.authority.judging import Judge, require
 from taskgrant.authority.ledger import LocalLedger
@@ -33,6 +33,8 @@ from taskgrant.authority.store import statements
 from taskgrant.authority.store.opening import Store, open_store
 from taskgrant.authority.store.writer import Trail
 from taskgrant.authority.view import LocalView
+from taskgrant.errors import Refused
+from taskgrant.model.codes import Code
 from taskgrant.model.credential import Enrolled, Issued
 from taskgrant.model.event import Cursor, Ended, Event, Scope, Verdict
 from taskgrant.model.grant import Grant, GrantSpec
@@ -135,8 +137,7 @@ class EmbeddedAuthority:
 
     async def end(self, task: TaskId, how: Outcome, by: Principal) -> Ended:
         require(by, Role.ORCHESTRATOR, Role.ADMIN)
-        now = self._engine.clock.now()
-        step = lifecycle.apply(await self._live(task), fx.Finished(how, by.id), now)
+        step = lifecycle.apply(await self._live(task), fx.Finished(how, by.id), self._engine.clock.now())
         return await self._revoker.carry([step], f"task {step[0].task.state.value}")
 
     async def rotate(self, task: TaskId, by: Principal) -> str:
@@ -152,16 +153,16 @@ class EmbeddedAuthority:
         self, task: TaskId, grants: Sequence[GrantSpec], by: Principal, key: str | None
     ) -> tuple[Grant, ...]:
         require(by, Role.ORCHESTRATOR, Role.ADMIN)
-        await self._live(task)
+
+        async def work(attempt: Attempt) -> tuple[Grant, ...]:
+            await self._live(task)
+            return await self._admitter.request(task, grants, by, attempt)
 
         async def replay(answered: Answered) -> tuple[Grant, ...]:
             _, known = await self._reading.task(answered.task)
             return tuple(grant for grant in known if grant.id in answered.grants)
 
-        asked = ["request", task, list(grants)]
-        return await self._answers.once(
-            by.id, key, asked, lambda attempt: self._admitter.request(task, grants, by, attempt), replay
-        )
+        return await self._answers.once(by.id, key, ["request", task, list(grants)], work, replay)
 
     async def judge(self, what: Scope, verdict: Verdict, by: Principal, reason: str = "") -> Ended:
         return await self._judge.judge(what, verdict, by, reason)
@@ -217,10 +218,10 @@ class EmbeddedAuthority:
     async def _live(self, task: TaskId) -> TaskLife:
         """Raises ``Refused``: task_ended for a task that is over, however long ago; not_found for none."""
         life = self._engine.registry.lives.get(task)
-        if life is not None:
-            return life
-        known, _ = await self._reading.task(task)
-        return TaskLife(known, {}, known.created_at)
+        if life is None:
+            known, _ = await self._reading.task(task)
+            raise Refused(Code.TASK_ENDED, f"the task is {known.state.value}")
+        return life
 
     def _fence(self) -> None:
         registry, now = self._engine.registry, self._engine.clock.now()

@@ -192,6 +192,8 @@ class EventLog:
         return tuple(sorted(wait.names))
 
     def close(self) -> None:
-        """Cuts every subscriber."""
+        """Cuts every subscriber, and waits for nobody any more."""
         for feed in tuple(self._feeds):
             feed.cut()
+        for wait in self._waits:
+            wait.end()

@@ -135,6 +135,7 @@ class Judge:
             extra=[statements.freeze(what)],
             records=[Record("freeze.set", now, fields)],
             publish=[fx.Publish(EventKind.FREEZE, {"kind": what.kind.value, "id": what.id, "frozen": True})],
+            sync=True,  # a kill switch has to outlive a power cut
         )
 
     async def _unfreeze(self, what: Scope, by: Principal) -> Ended:

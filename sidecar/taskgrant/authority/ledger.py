@@ -59,6 +59,7 @@ class LocalLedger:
             engine.registry.identify(task, grant, dedupe, in_flight=True)
         self._open[call] = (task, dedupe)
         reservation = Reservation(grant, call, counted)
+        fields: JsonObject
         written: list[Statement] = [statements.count(life.grants[grant]), statements.open_use(call, grant)]
         try:
             await engine.store.writer.submit(written, (record,))
@@ -68,7 +69,7 @@ class LocalLedger:
             return Refusal(Code(error.code), error.reason)
         except BaseException:
             written = self._settle(reservation, sent=False)
-            fields: JsonObject = {
+            fields = {
                 "call": call,
                 "grant": grant,
                 "sent": False,
@@ -77,7 +78,23 @@ class LocalLedger:
             engine.store.writer.post(written, (Record("use.settled", engine.clock.now(), fields),))
             raise
         self._publish(effects)
+        ended = self._ended(grant)
+        if ended is not None:
+            # It ended during the commit, and whoever ended it may have been told already that nothing more is sent.
+            fields = {"call": call, "grant": grant, "sent": False, "reason": ended.reason}
+            engine.store.writer.post(
+                self._settle(reservation, sent=False), (Record("use.settled", engine.clock.now(), fields),)
+            )
+            return ended
         return reservation
+
+    def _ended(self, grant: GrantId) -> Refusal | None:
+        life = self._engine.registry.of_grant(grant)
+        if life is None or not life.task.live:
+            return Refusal(Code.TASK_ENDED, "the task has ended")
+        if not life.grants[grant].state.live:
+            return Refusal(Code.REVOKED, "the grant has ended")
+        return None
 
     async def settle(self, reservation: Reservation, sent: bool, record: Record) -> None:
         """Ends a use; if nothing was sent it is given back. Waits for nothing: it is written with what comes next."""

@@ -267,7 +267,9 @@ def _end_grants(
         out.append(fx.Recorded(Record("grant.ended", now, fields)))
         out.append(fx.Publish(EventKind.GRANT, described_grant(grant)))
     out.append(fx.Sever(reason, whole=False, grants=frozenset(g.id for g in ended)))
-    return TaskLife(life.task, {**life.grants, **{g.id: g for g in ended}}, life.active_at), tuple(out)
+    # While a grant waited for a person the task was not idle: that time must not count afterwards.
+    active_at = now if any(g.state is GrantState.PENDING for g in over) else life.active_at
+    return TaskLife(life.task, {**life.grants, **{g.id: g for g in ended}}, active_at), tuple(out)
 
 
 def _unended(grant: Grant) -> bool:

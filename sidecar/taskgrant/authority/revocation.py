@@ -50,6 +50,7 @@ class Revoker:
         extra: Sequence[Statement] = (),
         records: Sequence[Record] = (),
         publish: Sequence[fx.Publish] = (),
+        sync: bool = False,
     ) -> Awaitable[Ended]:
         """Shows the ends in memory before it returns; the rest runs to its end whether or not it is awaited.
 
@@ -89,7 +90,7 @@ class Revoker:
             frozenset(credential.serial for credential in credentials),
             frozenset(credential.jti for credential in credentials),
         )
-        stored = engine.store.writer.owe(written, recorded)
+        stored = engine.store.writer.owe(written, recorded, sync=sync)
         running = asyncio.create_task(self._enforce(revocation, [*publish, *told], stored))
         self._running.add(running)
         running.add_done_callback(self._finished)
@@ -155,8 +156,7 @@ class Revoker:
         return begun, failed
 
     async def _durable(self, stored: "asyncio.Future[None]") -> Instant | None:
-        try:
-            await asyncio.wait_for(asyncio.shield(stored), self._engine.config.staleness_seconds)
-        except TimeoutError:
+        await asyncio.wait({stored}, timeout=self._engine.config.staleness_seconds)
+        if not stored.done() or stored.cancelled():
             return None  # it holds all the same, and is written as soon as the disk takes it
         return self._engine.clock.now()

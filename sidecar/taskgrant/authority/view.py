@@ -65,3 +65,16 @@ class LocalView:
 
     def frozen(self, task: Task, server: str, tool: str | None) -> bool:
         return self._freezes.covers_task(task) or self._freezes.covers_tool(server, tool)
+
+    @property
+    def fenced(self) -> bool:
+        """True once another instance has taken over: nothing is allowed here any more."""
+        return self._registry.fenced
+
+    def live_tasks(self) -> int:
+        return len(self._registry.lives)
+
+    def live_grants(self) -> int:
+        return sum(
+            grant.state.live for life in self._registry.lives.values() for grant in life.grants.values()
+        )

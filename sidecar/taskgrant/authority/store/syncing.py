@@ -44,6 +44,7 @@ class Syncer:
             self._dirty.clear()
             self._stop.wait(_EVERY_SECONDS)
             self._sync()
+        self._sync()  # what was written since
 
     def _sync(self) -> None:
         try:

@@ -59,6 +59,7 @@ class Job:
     records: tuple[Record, ...]
     waiter: asyncio.Future[None] | None = None
     owed: bool = False
+    sync: bool = False
     tried: int = field(default=0)
 
 
@@ -99,10 +100,14 @@ class Writer:
         self._enqueue(Job(tuple(statements), tuple(records), waiter))
         return waiter
 
-    def owe(self, statements: Sequence[Statement], records: Sequence[Record] = ()) -> asyncio.Future[None]:
-        """For what holds already. Done when committed, however often that takes; it never raises."""
+    def owe(
+        self, statements: Sequence[Statement], records: Sequence[Record] = (), *, sync: bool = False
+    ) -> asyncio.Future[None]:
+        """For what holds already. Done when committed, however often that takes; cancelled when it never will be.
+        ``sync``: on the disk by then, for what has to outlive the machine's next boot.
+        """
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._enqueue(Job(tuple(statements), tuple(records), waiter, owed=True))
+        self._enqueue(Job(tuple(statements), tuple(records), waiter, owed=True, sync=sync))
         return waiter
 
     def post(self, statements: Sequence[Statement], records: Sequence[Record] = ()) -> None:
@@ -151,6 +156,9 @@ class Writer:
             jobs = [job for job in batch if job is not None]
             if jobs:
                 self._write(jobs)
+        for job in self._owed:
+            if job.waiter is not None:
+                self._call(job.waiter.cancel)
         self._connection.close()
 
     def _take(self) -> list[Job | None]:
@@ -182,8 +190,10 @@ class Writer:
 
     def _transact(self, jobs: list[Job]) -> Unwritten | None:
         certain = True
+        sync = self._always_sync or any(job.sync for job in jobs)
         try:
             execute = self._connection.execute
+            execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
             execute("BEGIN IMMEDIATE")
             row = execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
             if row is None or row[0] != self._instance:
@@ -194,7 +204,7 @@ class Writer:
             records = [record for job in jobs for record in job.records]
             if records:
                 self._trail.append(records)
-                if self._always_sync:
+                if sync:
                     self._trail.sync()
             certain = False
             execute("COMMIT")
@@ -220,14 +230,16 @@ class Writer:
         return True
 
     def _keep(self, job: Job) -> None:
-        if self._fenced:
-            return  # the database is another's: what it says of our tasks is no longer ours to write
+        if self._fenced:  # the database is another's: what it says of our tasks is no longer ours to write
+            if job.waiter is not None:
+                self._call(job.waiter.cancel)
+            return
         job.tried += 1
         if job.tried > 1 and sum(len(owed.records) for owed in self._owed) >= _OWED_RECORDS:
             job.records = ()
         self._owed.append(job)
 
-    def _call(self, callback: Callable[[], None]) -> None:
+    def _call(self, callback: Callable[[], object]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
             self._loop.call_soon_threadsafe(callback)
 
