@@ -1,1 +1,1 @@
-"""The forward proxy: decides on each request and passes on what is allowed."""
+"""The per-call pipeline: dialled → parsed → bound → decided → credential → use → relayed; a module a step."""

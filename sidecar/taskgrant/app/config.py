@@ -1,0 +1,195 @@
+"""The one configuration file: read, checked whole, and frozen, before a socket is bound.
+
+Each package owns its section; this module owns the agent and the catalogue, puts the sections together, and checks
+what they must say of one another. Relative paths are relative to the file.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from taskgrant.api.config import ControlConfig
+from taskgrant.app.yaml_source import Place, Source, read
+from taskgrant.audit.config import AuditConfig
+from taskgrant.authority.config import AuthorityConfig
+from taskgrant.errors import ConfigurationError
+from taskgrant.model.catalogue import MCP_VERSIONS, Catalogue, Operation, Server, ServerProtocol
+from taskgrant.policy.config import PolicyConfig
+from taskgrant.protocols.routes import RouteFault, compile_routes
+from taskgrant.proxy.config import ProxyConfig
+from taskgrant.wire.config import ListenConfig
+
+_NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+_DOMAIN = r"^[a-z0-9]([a-z0-9._-]{0,253}[a-z0-9])?$"
+_HOST = re.compile(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$")
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AgentConfig(_Section):
+    """The agent beside this sidecar."""
+
+    name: Name = Field(description="its SPIFFE ID is spiffe://<trust_domain>/agent/<name>")
+    uid: int | None = Field(
+        None, ge=0, description="the uid that its processes run as; default: the sidecar's own uid"
+    )
+    own_orchestrator: bool = Field(
+        False,
+        description="true lets the agent's uid use the control API: for one machine without separate users",
+    )
+
+
+class OperationConfig(_Section):
+    """An HTTP operation that is a tool."""
+
+    tool: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
+    path: Annotated[str, StringConstraints(pattern=r"^/")]
+    query: tuple[str, ...] = ()
+
+
+class ServerConfig(_Section):
+    """A tool server. The key is its name, as grants and policy use it."""
+
+    protocol: ServerProtocol
+    upstream: str = Field(description="absolute https:// URL; for MCP, of its endpoint")
+    hosts: tuple[str, ...] = Field(
+        (), description="names that the agent dials it by, through the proxy listener"
+    )
+    versions: tuple[Literal["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"], ...] = ()
+    operations: tuple[OperationConfig, ...] = ()
+    trust: str = Field(
+        "taskgrant", description='"taskgrant" (behind a guard), "system", or a PEM file of roots'
+    )
+
+
+class Config(_Section):
+    trust_domain: Annotated[str, StringConstraints(pattern=_DOMAIN)]
+    agent: AgentConfig
+    servers: dict[Name, ServerConfig] = Field(min_length=1)
+    runtime_dir: Path = Field(Path("run"), description="sockets; private to this process")
+    listen: ListenConfig = ListenConfig()
+    proxy: ProxyConfig = ProxyConfig()
+    policy: PolicyConfig = PolicyConfig()
+    authority: AuthorityConfig = AuthorityConfig()
+    control: ControlConfig = ControlConfig()
+    audit: AuditConfig = AuditConfig()
+
+    @property
+    def agent_uid(self) -> int:
+        return os.getuid() if self.agent.uid is None else self.agent.uid
+
+    def catalogue(self) -> Catalogue:
+        return Catalogue(tuple(_server(name, server) for name, server in self.servers.items()))
+
+
+def load(path: str | Path) -> Config:
+    """The configuration in a file. Raises ``ConfigurationError`` with every fault at once: file, line, key, reason."""
+    source = read(Path(path))
+    if not isinstance(source.data, dict):
+        raise ConfigurationError([source.fault((), "must be a mapping of sections")])
+    try:
+        config = Config.model_validate(source.data)
+    except ValidationError as invalid:
+        faults = [_told(source, error) for error in invalid.errors()]
+        raise ConfigurationError(faults) from None
+    faults = [source.fault(place, reason) for place, reason in _conflicts(config)]
+    if faults:
+        raise ConfigurationError(faults)
+    return _resolved(config, source.path.resolve().parent)
+
+
+def _told(source: Source, error: Any) -> str:
+    place: Place = tuple(part for part in error["loc"] if part != "[key]")
+    match error["type"]:
+        case "extra_forbidden":
+            reason = "is not a setting; see docs/configuration.md"
+        case "missing":
+            reason = "is missing"
+        case _:
+            reason = error["msg"][:1].lower() + error["msg"][1:]
+    return source.fault(place, reason)
+
+
+def _conflicts(config: Config) -> list[tuple[Place, str]]:
+    faults: list[tuple[Place, str]] = []
+    hosts: dict[str, str] = {}
+    for name, server in config.servers.items():
+        at: Place = ("servers", name)
+        url = urlsplit(server.upstream)
+        if url.scheme != "https" or not url.hostname or url.query or url.fragment or url.username:
+            faults.append(((*at, "upstream"), "must be an https:// URL without user, query or fragment"))
+        for index, host in enumerate(server.hosts):
+            if not _HOST.match(host):
+                faults.append(((*at, "hosts", index), f"{host!r} is no lower-case host name or host:port"))
+            if hosts.setdefault(host, name) != name:
+                faults.append(((*at, "hosts", index), f"{host!r} is a host of servers.{hosts[host]} already"))
+        if server.protocol is ServerProtocol.MCP and server.operations:
+            faults.append(((*at, "operations"), "an MCP server names its tools itself"))
+        if server.protocol is ServerProtocol.HTTP and not server.operations:
+            faults.append((at, "an http server needs operations: nothing of it can be called"))
+        if server.protocol is ServerProtocol.HTTP and server.versions:
+            faults.append(((*at, "versions"), "are revisions of MCP; this server speaks http"))
+        faults.extend(_operation_conflicts(at, _operations(server)))
+    return faults
+
+
+def _operation_conflicts(at: Place, operations: tuple[Operation, ...]) -> list[tuple[Place, str]]:
+    """What the HTTP codec will not take, at the first operation with which it does not."""
+    for index in range(len(operations)):
+        try:
+            compile_routes(operations[: index + 1])
+        except RouteFault as fault:
+            return [((*at, "operations", index), str(fault))]
+    return []
+
+
+def _operations(config: ServerConfig) -> tuple[Operation, ...]:
+    return tuple(Operation(each.tool, each.method, each.path, each.query) for each in config.operations)
+
+
+def _server(name: str, config: ServerConfig) -> Server:
+    versions = tuple(version for version in MCP_VERSIONS if version in config.versions)
+    return Server(
+        name, config.protocol, config.upstream, config.hosts, versions, _operations(config), config.trust
+    )
+
+
+def _resolved(config: Config, base: Path) -> Config:
+    """The same, every relative path made absolute from the file's directory."""
+
+    def at(path: Path | str) -> Path:
+        return base / path
+
+    opa = config.policy.opa
+    servers = {
+        name: server
+        if server.trust in ("taskgrant", "system")
+        else server.model_copy(update={"trust": str(at(server.trust))})
+        for name, server in config.servers.items()
+    }
+    policy = config.policy.model_copy(
+        update={
+            "directories": tuple(at(directory) for directory in config.policy.directories),
+            "opa": opa if opa.socket is None else opa.model_copy(update={"socket": at(opa.socket)}),
+        }
+    )
+    return config.model_copy(
+        update={
+            "servers": servers,
+            "policy": policy,
+            "runtime_dir": at(config.runtime_dir),
+            "authority": config.authority.model_copy(update={"state_dir": at(config.authority.state_dir)}),
+            "control": config.control.model_copy(update={"socket": at(config.control.socket)}),
+            "audit": config.audit
+            if config.audit.file == "-"
+            else config.audit.model_copy(update={"file": str(at(config.audit.file))}),
+        }
+    )

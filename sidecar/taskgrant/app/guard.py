@@ -1,0 +1,52 @@
+"""``taskgrant guard``: wires the guard to the authority's control API over its Unix socket."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from taskgrant.audit.logs import setup_logging
+from taskgrant.authority.clock import SystemClock
+from taskgrant.client.asynchronous import TaskgrantClient
+from taskgrant.errors import ConfigurationError
+from taskgrant.guard.config import GuardConfig
+from taskgrant.guard.server import serve
+
+
+def configured(options: Mapping[str, Any]) -> GuardConfig:
+    """The command line's options as the guard's configuration. Raises ``ConfigurationError`` with every fault."""
+    try:
+        return GuardConfig.model_validate(options)
+    except ValidationError as wrong:
+        faults = [
+            (".".join(map(str, fault["loc"])), fault["msg"]) for fault in wrong.errors(include_input=False)
+        ]
+        raise ConfigurationError(
+            [f"guard: {name or 'options'}: {reason}" for name, reason in faults]
+        ) from None
+
+
+def run(config: GuardConfig, socket: Path) -> int:
+    """Runs until SIGTERM or SIGINT. Nothing is let in before the authority has answered."""
+    import uvloop
+
+    setup_logging(sys.stderr)
+    uvloop.run(_main(config, socket))
+    return 0
+
+
+async def _main(config: GuardConfig, socket: Path) -> None:
+    loop = asyncio.get_running_loop()
+    async with TaskgrantClient(socket) as authority:
+        serving = asyncio.ensure_future(serve(config, authority, clock=SystemClock()))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, serving.cancel)
+        try:
+            await serving
+        except asyncio.CancelledError:
+            if not serving.cancelled():
+                raise

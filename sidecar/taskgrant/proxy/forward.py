@@ -1,0 +1,77 @@
+"""From a permit to the first byte and to the settled use: rate → credential → connection → use and record → send."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import perf_counter
+
+from taskgrant.errors import Refused, Severed
+from taskgrant.model.call import Kind, Outbound, Refusal
+from taskgrant.model.codes import Code
+from taskgrant.model.credential import Issued
+from taskgrant.model.ports import Reply, Reservation
+from taskgrant.proxy import records
+from taskgrant.proxy.parts import Parts, Permitted
+
+
+def check_rate(parts: Parts, permitted: Permitted) -> None:
+    """Raises ``errors.Refused`` (rate_limited) when policy's rate for the tool is reached."""
+    limit = permitted.decision.obligations.rate_per_minute
+    call = permitted.call
+    if limit is None or call.tool is None:
+        return
+    if not parts.rates.admit(permitted.task.id, call.server, call.tool, limit, parts.clock.now()):
+        raise Refused(Code.RATE_LIMITED, f"{call.tool} may be called {limit} times a minute; try again later")
+
+
+async def credential(parts: Parts, permitted: Permitted) -> Issued:
+    started = perf_counter()
+    issued = await parts.credentials.get(permitted.task.id, permitted.server.name, permitted.grants)
+    parts.telemetry.observe("credential", perf_counter() - started)
+    return issued
+
+
+@asynccontextmanager
+async def send(parts: Parts, permitted: Permitted, out: Outbound, issued: Issued) -> AsyncIterator[Reply]:
+    """One permit, one upstream request. The use is reserved when the connection stands, and settled on the way out.
+
+    A use is given back only if not one byte of the call was written. Raises what ``Upstream.send`` raises, and
+    ``errors.Refused`` when the ledger does not give the use or cannot write it down.
+    """
+    call, task = permitted.call, permitted.task
+    reservation: Reservation | None = None
+    # A handshake may have gone out on this leg before: what counts from here on is this call.
+    permitted.leg.begun = False
+
+    async def admit() -> None:
+        nonlocal reservation
+        started = perf_counter()
+        record = records.permitted(
+            call, permitted.exchange.caller, task, permitted.decision, issued.serial, parts.clock.now()
+        )
+        if call.kind is Kind.TOOL:
+            taken = await parts.ledger.reserve(permitted.grant.id, call.id, None, record)
+            if isinstance(taken, Refusal):
+                raise Refused(taken.code, taken.reason)
+            reservation = taken
+        else:
+            await parts.recorder.write(record)
+        parts.telemetry.observe("record", perf_counter() - started)
+
+    outcome, status = "failed", None
+    started = perf_counter()
+    try:
+        async with parts.upstream.send(out, issued, permitted.leg, admit) as reply:
+            status = reply.status
+            yield reply
+        outcome = "completed"
+    except (asyncio.CancelledError, GeneratorExit, Severed):
+        outcome = "cut"
+        raise
+    finally:
+        parts.telemetry.observe("upstream", perf_counter() - started)
+        record = records.settled(call, task, outcome, permitted.leg.begun, parts.clock.now(), status)
+        if reservation is not None:
+            await parts.ledger.settle(reservation, permitted.leg.begun, record)
+        elif permitted.leg.begun:
+            parts.recorder.post(record)

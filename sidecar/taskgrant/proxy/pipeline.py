@@ -1,0 +1,190 @@
+"""The pipeline: each request that the agent sends, from its first byte to its answer.
+
+    locate → read and parse → bind to a task → [answered here] → register → decide → check → forward → relay → answer
+
+Whatever goes wrong on the way ends in one place, as a refusal with a code: recorded, counted, and answered in words
+that a model can read.
+"""
+
+from collections import Counter
+from time import perf_counter
+
+from taskgrant.errors import Refused, Severed
+from taskgrant.model.call import Call, Malformed, Refusal
+from taskgrant.model.catalogue import Server
+from taskgrant.model.codes import Code
+from taskgrant.model.decision import Decision
+from taskgrant.model.event import Revocation
+from taskgrant.model.ids import CallId, TaskId
+from taskgrant.model.ports import Codec
+from taskgrant.model.task import Task
+from taskgrant.protocols.http import HttpCodec
+from taskgrant.proxy import records
+from taskgrant.proxy.decide import check_permit, decide
+from taskgrant.proxy.flows import Flow
+from taskgrant.proxy.forward import check_rate
+from taskgrant.proxy.locate import check_path, locate
+from taskgrant.proxy.parts import Parts, Permitted
+from taskgrant.wire.exchange import HttpExchange
+
+#: Refusals that say that there is no task, rather than that somebody claimed a wrong one.
+_WITHOUT_TASK = (Code.NO_TASK, Code.TASK_ENDED)
+
+
+class Pipeline:
+    """Handles exchanges. ``flows``, by protocol, know what is answered here and how a permitted call is sent."""
+
+    def __init__(self, parts: Parts, flows: dict[str, Flow]) -> None:
+        self._parts = parts
+        self._flows = flows
+        self._in_flight = 0
+        self._calls: Counter[TaskId] = Counter()
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    async def handle(self, exchange: HttpExchange) -> None:
+        if self._in_flight >= self._parts.config.max_calls:
+            fault = Malformed(
+                Code.OVERLOADED,
+                "too many calls are in flight; try again later",
+            )
+            await self._refuse(exchange, HttpCodec(), fault, _told(fault), None, None, "")
+            return
+        self._in_flight += 1
+        try:
+            await self._locate(exchange)
+        finally:
+            self._in_flight -= 1
+
+    async def apply(self, revocation: Revocation) -> tuple[CallId, ...]:
+        """Severs and forgets what ended. Returning means severed; answers the calls that had begun."""
+        self._parts.credentials.apply(revocation)
+        begun = await self._parts.upstream.apply(revocation)
+        for task in revocation.tasks:
+            self._parts.rates.forget(task)
+            self._calls.pop(task, None)
+            for flow in self._flows.values():
+                flow.forget(task)
+        return begun
+
+    # -- the steps ---------------------------------------------------------------------------------------------
+
+    async def _locate(self, exchange: HttpExchange) -> None:
+        try:
+            server = locate(self._parts.catalogue, exchange.destination)
+        except Refused as refused:
+            fault = Malformed(Code(refused.code), refused.reason)
+            await self._refuse(exchange, HttpCodec(), fault, _told(fault), None, None, "")
+            return
+        codec = self._parts.codecs[server.protocol]
+        started = perf_counter()
+        try:
+            check_path(server, exchange.head)
+            body = await exchange.body(self._parts.body_limit)
+        except Refused as refused:
+            parsed: Call | Malformed = Malformed(Code(refused.code), refused.reason)
+        else:
+            parsed = codec.parse(server, exchange.head, body)
+        self._parts.telemetry.observe("parse", perf_counter() - started)
+        if isinstance(parsed, Malformed):
+            await self._refuse(exchange, codec, parsed, _told(parsed), None, None, server.name)
+            return
+        await self._bind(exchange, server, codec, parsed)
+
+    async def _bind(self, exchange: HttpExchange, server: Server, codec: Codec, call: Call) -> None:
+        bound = self._parts.view.bind(exchange.caller)
+        if isinstance(bound, Refusal):
+            if bound.code not in _WITHOUT_TASK:
+                await self._refuse(exchange, codec, call, bound, None, None, server.name)
+                return
+            task = None
+        else:
+            task = bound
+        flow = self._flows[server.protocol]
+        try:
+            if await flow.answer(exchange, server, call, task):
+                self._parts.telemetry.decided(Code.GRANTED, server.name)
+                self._parts.recorder.post(
+                    records.answered(call, exchange.caller, task, self._parts.clock.now())
+                )
+            elif isinstance(bound, Refusal):
+                await self._refuse(exchange, codec, call, bound, None, None, server.name)
+            else:
+                await self._call(exchange, server, codec, call, bound)
+        except Refused as refused:
+            await self._refuse(exchange, codec, call, _refusal(refused), task, None, server.name)
+
+    async def _call(
+        self, exchange: HttpExchange, server: Server, codec: Codec, call: Call, task: Task
+    ) -> None:
+        decision: Decision | None = None
+        try:
+            # Registered first, read afterwards: a revocation either finds the leg or is already in the view.
+            async with self._parts.legs.open(call.id, task.id, server.name, task.deadline) as leg:
+                current = self._parts.view.bind(exchange.caller)
+                if isinstance(current, Refusal):
+                    raise Refused(current.code, current.reason)
+                grants = self._parts.view.live(task.id, self._parts.clock.now())
+                if self._parts.view.frozen(task, server.name, call.tool):
+                    raise Refused(Code.FROZEN, f"{call.tool or server.name} is frozen by an operator")
+                self._calls[task.id] += 1
+                request = {"listener": exchange.caller.listener}
+                decision = await decide(self._parts, call, task, grants, self._calls[task.id] - 1, request)
+                grant = check_permit(self._parts, call, grants, decision)
+                leg.narrow(grant.id, grant.expires_at)
+                permitted = Permitted(exchange, server, call, task, grant, grants, decision, leg)
+                check_rate(self._parts, permitted)
+                self._parts.telemetry.decided(Code.GRANTED, server.name)
+                await self._flows[server.protocol].forward(permitted)
+        except Refused as refused:
+            await self._refuse(exchange, codec, call, _refusal(refused), task, decision, server.name)
+        except Severed as severed:
+            await self._refuse(exchange, codec, call, _cut(severed), task, decision, server.name)
+
+    # -- refusals ----------------------------------------------------------------------------------------------
+
+    async def _refuse(
+        self,
+        exchange: HttpExchange,
+        codec: Codec,
+        call: Call | Malformed,
+        refusal: Refusal,
+        task: Task | None,
+        decision: Decision | None,
+        server: str,
+    ) -> None:
+        now = self._parts.clock.now()
+        self._parts.telemetry.decided(refusal.code, server)
+        self._parts.recorder.post(
+            records.refused(call, exchange.caller, task, refusal, decision, server, now)
+        )
+        if not exchange.begun:
+            await exchange.answer(codec.refuse(call, refusal))
+            return
+        event = self._flows[call.protocol].refuse_event(call, refusal) if isinstance(call, Call) else None
+        if event is not None and exchange.streaming:
+            await exchange.finish_within(event, self._parts.config.cut_grace_ms / 1000)
+        else:
+            await exchange.end("abort")
+
+
+def _told(fault: Malformed) -> Refusal:
+    return Refusal(fault.code, fault.detail)
+
+
+def _refusal(refused: Refused) -> Refusal:
+    return Refusal(
+        Code(refused.code),
+        refused.reason,
+        can_ask=bool(refused.details.get("can_ask")),
+        begun=bool(refused.details.get("begun")),
+    )
+
+
+def _cut(severed: Severed) -> Refusal:
+    """What had reached the tool may have had its effect: that is an unknown outcome, never a denial."""
+    if severed.begun:
+        return Refusal(Code.OUTCOME_UNKNOWN, f"{severed.reason} while the tool was at work", begun=True)
+    return Refusal(Code(severed.code), severed.reason)
