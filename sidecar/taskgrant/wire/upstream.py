@@ -6,6 +6,7 @@ whether the tool may have seen the call: ``upstream_unreachable`` (not a byte wa
 """
 
 import asyncio
+import io
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -33,6 +34,8 @@ _OURS = frozenset(
 _FAULTS = (ClientError, OSError, HttpProcessingError, Resent, ValueError)  # TimeoutError is an OSError
 #: How long a credential that was remade may still serve calls that were handed it just before.
 _LINGER_SECONDS = 5.0
+
+_LARGE = 1 << 18
 
 #: The TLS context of a credential, and the name to verify the server by (None: the name that is dialled).
 Contexts = Callable[[Issued, str], tuple[ssl.SSLContext, str | None]]
@@ -179,7 +182,7 @@ class HttpUpstream:
                 out.method,
                 url,
                 headers=headers,
-                data=out.body if out.body or out.method in ("POST", "PUT", "PATCH") else None,
+                data=_body(out),
                 allow_redirects=False,
                 server_hostname=pool.server_hostname,
             )
@@ -214,6 +217,13 @@ def _headers(out: Outbound, issued: Issued) -> dict[str, str]:
     headers["user-agent"] = "taskgrant"
     headers["accept-encoding"] = "identity"
     return headers
+
+
+def _body(out: Outbound) -> bytes | io.BytesIO | None:
+    if not out.body and out.method not in ("POST", "PUT", "PATCH"):
+        return None
+    # A large one is written piece by piece, so that other calls are served in between.
+    return out.body if len(out.body) <= _LARGE else io.BytesIO(out.body)
 
 
 def _kept(response: ClientResponse) -> Headers:
