@@ -44,6 +44,8 @@ async def test_resuming_misses_nothing():
     cursors = [log.publish(EventKind.TASK, {"id": number}) for number in range(4)]
     stream = subscribe(log, cursors[1])
     assert [event.body["id"] for event in await take(stream, 2)] == [2, 3]
+    beat = await anext(stream)
+    assert (beat.kind, beat.cursor) == (EventKind.HEARTBEAT, cursors[3])
     await stream.aclose()
 
 

@@ -50,7 +50,7 @@ class CredentialRegister:
         for task in {*tasks, *owners}:
             for serial in self._by_task.get(task, ()):
                 credential = self._by_serial[serial]
-                if credential.revoked_at is not None or now >= credential.not_after:
+                if credential.revoked_at is not None:
                     continue
                 if task in tasks or not grants.isdisjoint(credential.grants):
                     revoked.append(replace(credential, revoked_at=now))

@@ -107,6 +107,8 @@ class EventLog:
         missed = self._missed(after)
         if missed is None:
             missed = [Event(self.cursor, EventKind.SNAPSHOT, self._clock.now(), snapshot())]
+        else:  # what was missed is old news: say at once that nothing newer is
+            missed.append(Event(self.cursor, EventKind.HEARTBEAT, self._clock.now(), {}))
         self._join(feed, name)
         try:
             for event in missed:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from taskgrant.authority.store import schema, statements
 from taskgrant.authority.store.writer import Unwritten, Writer
 from taskgrant.model.codes import Code
 from taskgrant.model.grant import GrantState
+from taskgrant.model.record import Record
 from tests.authority.support import MemoryTrail, record
 from tests.authority.test_lifecycle import a_grant
 
@@ -35,13 +36,17 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    directory: Path, *, always_sync: bool = False, on_fenced: Callable[[], None] = lambda: None
+    directory: Path,
+    *,
+    trail: MemoryTrail | None = None,
+    always_sync: bool = False,
+    on_fenced: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Bench]:
     path = directory / "w.db"
     connection = schema.connect(path, "always" if always_sync else "interval")
     schema.prepare(connection)
     connection.execute("INSERT INTO meta VALUES ('instance', '1')")
-    trail = MemoryTrail()
+    trail = trail or MemoryTrail()
     writer = Writer(connection, trail, 1, always_sync=always_sync, on_fenced=on_fenced)
     try:
         yield Bench(path, trail, writer)
@@ -134,6 +139,26 @@ async def test_always_syncs_before_it_commits(tmp_path: Path):
     async with bench(tmp_path, always_sync=True) as b:
         await b.writer.submit([statements.keep("a", "1")], [record()])
         assert b.trail.synced == 1
+
+
+async def test_a_record_that_can_never_be_written_holds_up_nothing(tmp_path: Path):
+    class Strict(MemoryTrail):
+        def append(self, records: Sequence[Record]) -> None:
+            if any(each.event == "bad" for each in records):
+                raise ValueError("a forbidden field")
+            super().append(records)
+
+    async with bench(tmp_path, trail=Strict()) as b:
+        owed = b.writer.owe([statements.keep("a", "1")], [record("bad")])
+        outcomes = await asyncio.gather(
+            b.writer.submit([statements.keep("b", "1")], [record("good")]),
+            b.writer.submit([statements.keep("c", "1")], [record("bad")]),
+            return_exceptions=True,
+        )
+        await asyncio.wait_for(owed, 10)
+        assert [type(outcome) for outcome in outcomes] == [type(None), Unwritten]
+        assert b.meta() == {"a": "1", "b": "1"}
+        assert b.trail.events() == ["good"]
 
 
 async def test_after_closing_nothing_is_taken(tmp_path: Path):

@@ -11,6 +11,7 @@ goes ahead of every later batch, and is tried again each second, until the disk 
 
 import asyncio
 import contextlib
+import logging
 import queue
 import sqlite3
 import threading
@@ -23,12 +24,21 @@ from taskgrant.errors import Refused
 from taskgrant.model.codes import Code
 from taskgrant.model.record import Record
 
+_log = logging.getLogger(__name__)
+
 _LAZY_SECONDS = 0.02
 _RETRY_SECONDS = 1.0
 _OWED_RECORDS = 10_000  # a disk that stays full must not fill the memory too
 _BATCH = 512
-# What a statement does wrong, as against what the disk does.
-_FAULTS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError)
+# What is wrong with a statement or a record, as against what the disk does.
+_FAULTS = (
+    ValueError,
+    TypeError,
+    sqlite3.IntegrityError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    sqlite3.DataError,
+)
 
 
 class Trail(Protocol):
@@ -174,19 +184,30 @@ class Writer:
     def _write(self, jobs: list[Job]) -> None:
         failure = self._transact(jobs)
         if failure is not None and failure.faulty and len(jobs) > 1:
-            results = [(job, self._transact([job])) for job in jobs]
+            results = self._one_by_one(jobs)
         else:
             results = [(job, failure) for job in jobs]
         done: list[tuple[asyncio.Future[None], Unwritten | None]] = []
         for job, error in results:
-            if error is not None and job.owed and not error.faulty:
-                self._keep(job)
+            if error is not None and job.owed:
+                self._keep(job, error)
             elif job.waiter is not None:
                 done.append((job.waiter, error))
         if any(error is None for _, error in results):
             self._on_written()
         if done:
             self._call(lambda: _resolve(done))
+
+    def _one_by_one(self, jobs: list[Job]) -> list[tuple[Job, Unwritten | None]]:
+        results: list[tuple[Job, Unwritten | None]] = []
+        down: Unwritten | None = None
+        for job in jobs:
+            # Once the disk fails, what comes after fails too: an owed job must not be overtaken and undo newer ones.
+            error = down or self._transact([job])
+            if error is not None and not error.faulty:
+                down = error
+            results.append((job, error))
+        return results
 
     def _transact(self, jobs: list[Job]) -> Unwritten | None:
         certain = True
@@ -229,11 +250,16 @@ class Writer:
             return False
         return True
 
-    def _keep(self, job: Job) -> None:
+    def _keep(self, job: Job, error: Unwritten) -> None:
         if self._fenced:  # the database is another's: what it says of our tasks is no longer ours to write
             if job.waiter is not None:
                 self._call(job.waiter.cancel)
             return
+        if error.faulty:
+            _log.error("a record or statement can never be written: %s", error.reason)
+            if not job.records:
+                return
+            job.records = ()  # what it restricts has to be stored all the same
         job.tried += 1
         if job.tried > 1 and sum(len(owed.records) for owed in self._owed) >= _OWED_RECORDS:
             job.records = ()
