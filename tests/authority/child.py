@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from taskgrant.audit.trail import Trail
 from taskgrant.errors import Refused
 from taskgrant.model.call import Refusal
 from taskgrant.model.ids import CallId, GrantId
@@ -18,7 +19,6 @@ from tests.authority.support import (
     MAIL,
     ORCHESTRATOR,
     Cutter,
-    FileTrail,
     Setting,
     new_csr,
     opened,
@@ -82,7 +82,7 @@ async def starve(s: Setting) -> None:
 
 
 async def main(mode: str, directory: Path, *rest: str) -> None:
-    trail = FileTrail(directory / "trail")
+    trail = Trail(str(directory / "trail"))
     async with opened(directory / "state", trail=trail, staleness_seconds=0.2, fsync=rest[-1]) as s:
         match mode:
             case "start":

@@ -2,7 +2,6 @@
 
 import heapq
 import itertools
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -95,21 +94,6 @@ class MemoryTrail:
 
     def fields(self, event: str) -> list[dict[str, Any]]:
         return [dict(record.fields) for record in self.records if record.event == event]
-
-
-class FileTrail:
-    """One write(2) per batch, so that what was recorded outlives a killed process."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-    def append(self, records: Sequence[Record]) -> None:
-        data = b"".join(f"{r.event} {dict(r.fields)}\n".encode() for r in records)
-        if os.write(self._fd, data) != len(data):
-            raise OSError(28, "No space left on device")
-
-    def sync(self) -> None:
-        os.fsync(self._fd)
 
 
 class ToldDecider:
