@@ -153,7 +153,7 @@ async def opened(
     clock = clock or ManualClock()
     trail = MemoryTrail() if trail is None else trail
     decider = ToldDecider()
-    config = AuthorityConfig(state_dir=directory, **{"binding": Binding.HANDLE, **changes})
+    config = AuthorityConfig(state_dir=directory, **{"task_binding": Binding.HANDLE, **changes})
     authority = await EmbeddedAuthority.open(
         config, agent=AGENT, trust_domain=TRUST_DOMAIN, signer=LocalSigner.create(TRUST_DOMAIN, clock),
         decider=decider, trail=trail, clock=clock, boot_id=boot_id,

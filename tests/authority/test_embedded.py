@@ -157,7 +157,7 @@ async def test_a_template_makes_the_grants(tmp_path: Path):
 
 
 async def test_one_task_at_a_time(tmp_path: Path):
-    async with opened(tmp_path, binding=Binding.SINGLE) as s:
+    async with opened(tmp_path, task_binding=Binding.SINGLE) as s:
         first, second = await asyncio.gather(
             s.authority.start(spec(), ORCHESTRATOR, None),
             s.authority.start(spec(), ORCHESTRATOR, None),
@@ -432,7 +432,7 @@ async def test_handles_bind_and_nothing_else_does(tmp_path: Path):
 
 
 async def test_a_single_task_needs_no_handle_but_a_wrong_one_is_final(tmp_path: Path):
-    async with opened(tmp_path, binding=Binding.SINGLE) as s:
+    async with opened(tmp_path, task_binding=Binding.SINGLE) as s:
         bind = s.authority.view.bind
         nothing = bind(shows(None))
         assert isinstance(nothing, Refusal)

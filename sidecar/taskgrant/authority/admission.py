@@ -114,7 +114,7 @@ class Admitter:
             raise Refused(
                 Code.OVERLOADED, f"{engine.config.max_live_tasks} tasks are running; no more are started"
             )
-        if engine.config.binding is not Binding.SINGLE:
+        if engine.config.task_binding is not Binding.SINGLE:
             return
         running = [life for life in lives.values() if lifecycle.at(life, now).task.live]
         if running:

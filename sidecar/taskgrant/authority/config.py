@@ -23,7 +23,7 @@ class AuthorityConfig(BaseModel):
         default=Path("state"),
         description="Directory of the database; made with mode 0700. One authority at a time holds it.",
     )
-    binding: Binding = Field(
+    task_binding: Binding = Field(
         default=Binding.SINGLE,
         description="single: one task at a time, a second start is refused; handle: calls show their task's handle.",
     )

@@ -67,7 +67,7 @@ class EmbeddedAuthority:
         self._answers.load(engine.store.loaded.remembered)
         self._reading = Reading(engine)
         self._pruning: Alarm | None = None
-        self.view = LocalView(registry, engine.freezes, clock, config.binding)
+        self.view = LocalView(registry, engine.freezes, clock, config.task_binding)
         self.ledger = LocalLedger(engine)
 
     @classmethod
