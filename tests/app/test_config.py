@@ -47,9 +47,10 @@ def test_the_least_that_is_needed(tmp_path):
 
 
 def test_paths_are_relative_to_the_file(tmp_path):
+    (tmp_path / "rules").mkdir()
     more = """\
 policy:
-  directories: [rules, /etc/rules]
+  directories: [rules, /etc]
 runtime_dir: live
 control:
   socket: live/control.sock
@@ -57,7 +58,7 @@ audit:
   file: "-"
 """
     config = load(write(tmp_path, GOOD + more))
-    assert config.policy.directories == (tmp_path / "rules", Path("/etc/rules"))
+    assert config.policy.directories == (tmp_path / "rules", Path("/etc"))
     assert config.runtime_dir == tmp_path / "live"
     assert config.control.socket == tmp_path / "live" / "control.sock"
     assert config.audit.file == "-"
@@ -79,6 +80,8 @@ audit:
         (GOOD + "    hosts: [A.b]\n", ["8: servers.mail.hosts.0: 'A.b' is no lower-case host"]),
         (GOOD + "listen:\n  gateway: 5\n", ["9: listen.gateway: input should be a valid string"]),
         (GOOD + "policy:\n  deadline_ms: soon\n", ["9: policy.deadline_ms: input should be a valid integer"]),
+        (GOOD + "    trust: roots.pem\n", ['8: servers.mail.trust: is "taskgrant"']),
+        (GOOD + "policy:\n  directories: [rules]\n", ["9: policy.directories.0: "]),
         ("[a, b]\n", ["1: (document): must be a mapping"]),
         ("a: {b\n", ["2: is not YAML"]),
         ("<<: {a: 1}\n", ["1: keys are plain words"]),

@@ -103,7 +103,11 @@ def load(path: str | Path) -> Config:
     faults = [source.fault(place, reason) for place, reason in _conflicts(config)]
     if faults:
         raise ConfigurationError(faults)
-    return _resolved(config, source.path.resolve().parent)
+    config = _resolved(config, source.path.resolve().parent)
+    faults = [source.fault(place, reason) for place, reason in _unreadable(config)]
+    if faults:
+        raise ConfigurationError(faults)
+    return config
 
 
 def _told(source: Source, error: Any) -> str:
@@ -138,6 +142,23 @@ def _conflicts(config: Config) -> list[tuple[Place, str]]:
         if server.protocol is ServerProtocol.HTTP and server.versions:
             faults.append(((*at, "versions"), "are revisions of MCP; this server speaks http"))
         faults.extend(_operation_conflicts(at, _operations(server)))
+    return faults
+
+
+def _unreadable(config: Config) -> list[tuple[Place, str]]:
+    """Files that the configuration names and that cannot be read."""
+    faults: list[tuple[Place, str]] = []
+    for name, server in config.servers.items():
+        if server.trust not in ("taskgrant", "system") and not os.access(server.trust, os.R_OK):
+            faults.append(
+                (
+                    ("servers", name, "trust"),
+                    f'is "taskgrant", "system" or a PEM file; {server.trust} is none',
+                )
+            )
+    for index, directory in enumerate(config.policy.directories):
+        if not directory.is_dir():
+            faults.append((("policy", "directories", index), f"{directory} is no directory"))
     return faults
 
 

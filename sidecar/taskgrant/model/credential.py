@@ -1,4 +1,4 @@
-"""Credentials: per task and audience, a certificate and an access token bound to it, made together and ending together."""
+"""Credentials: per task and audience, a certificate and an access token bound to it, made and ending together."""
 
 from dataclasses import dataclass
 

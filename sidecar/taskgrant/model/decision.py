@@ -15,7 +15,7 @@ from taskgrant.model.time import Instant
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """May this call pass under these grants? ``calls`` counts the task's earlier calls; ``request`` is for policy's eyes only."""
+    """May this call pass under these grants? ``calls``: the task's earlier calls; ``request``: for policy only."""
 
     call: Call
     task: Task
@@ -27,7 +27,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Obligations:
-    """What a permit asks of us. Merged one way: masks unite, the lowest rate wins, scopes come from the chosen grant."""
+    """What a permit asks of us. Merged one way: masks unite, the lowest rate wins, scopes are the chosen grant's."""
 
     scopes: tuple[str, ...] = ()
     rate_per_minute: int | None = None

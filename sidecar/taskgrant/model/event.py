@@ -51,8 +51,8 @@ class Event:
 class Revocation:
     """What has ended. A task that is named ends with all its grants; a grant that is named ends alone.
 
-    ``serials`` are the certificates and ``jtis`` the tokens that end with them: those issued for the named tasks, and those
-    that name an ended grant.
+    ``serials`` are the certificates and ``jtis`` the tokens that end with them: those issued for the named tasks, and
+    those that name an ended grant.
     """
 
     at: Instant
@@ -92,9 +92,9 @@ class Verdict(StrEnum):
 class Ended:
     """What came of ending something, or of a verdict.
 
-    ``enforced_at``: from then on nothing covered was sent or read. ``durable_at`` is None when it could not be stored: it is
-    enforced all the same. ``unacknowledged`` names the guards that did not answer before their staleness bound, after
-    which they refuse by themselves. ``begun`` names calls that a tool had already received: their outcome is unknown.
+    ``enforced_at``: from then on nothing covered was sent or read. ``durable_at`` is None when it could not be stored:
+    it is enforced all the same. ``unacknowledged`` names the guards that did not answer before their staleness bound,
+    after which they refuse by themselves. ``begun`` names calls that a tool had received: their outcome is unknown.
     """
 
     enforced_at: Instant

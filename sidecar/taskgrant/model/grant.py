@@ -34,9 +34,11 @@ class GrantState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GrantSpec:
-    """What is asked for. ``arguments`` is a schema of the closed fragment (``model.schema``); None admits no argument at all.
+    """What is asked for. ``arguments`` is a schema of the closed fragment (``model.schema``); None admits no argument.
 
-    ``expires_in`` and ``idle_timeout`` are seconds; None takes the configured maximum, or no idle time-out.
+    ``expires_in`` and ``idle_timeout`` are seconds; None takes the configured maximum, or no idle time-out. ``within``
+    is set by policy, never by who asks: canonical schemas of the agent's boundary, each of which arguments must satisfy
+    too.
     """
 
     server: str
@@ -46,6 +48,7 @@ class GrantSpec:
     expires_in: float | None = None
     idle_timeout: float | None = None
     reason: str = ""
+    within: tuple[JsonObject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

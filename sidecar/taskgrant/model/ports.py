@@ -27,7 +27,9 @@ class Authority(Protocol):
         """Returns when everything covered is severed and each guard has acknowledged or is past its staleness bound."""
         ...
 
-    async def request(self, task: TaskId, grants: Sequence[GrantSpec], by: Principal, key: str | None) -> tuple[Grant, ...]:
+    async def request(
+        self, task: TaskId, grants: Sequence[GrantSpec], by: Principal, key: str | None
+    ) -> tuple[Grant, ...]:
         """Adds grants to a running task; they may be pending."""
         ...
 
@@ -42,7 +44,7 @@ class Authority(Protocol):
         ...
 
     def events(self, after: Cursor | None, subscriber: str | None = None) -> AsyncIterator[Event]:
-        """A snapshot (unless ``after`` can be resumed), changes, heartbeats. A named subscriber is one that acknowledges."""
+        """A snapshot (unless ``after`` can be resumed), changes, heartbeats. A named subscriber acknowledges."""
         ...
 
     async def acknowledge(self, subscriber: str, cursor: Cursor) -> None: ...
@@ -87,7 +89,9 @@ class Reservation:
 class Ledger(Protocol):
     """Uses and audit records in one transaction, on one writer thread."""
 
-    async def reserve(self, grant: GrantId, call: CallId, dedupe: str | None, record: Record) -> Reservation | Refusal: ...
+    async def reserve(
+        self, grant: GrantId, call: CallId, dedupe: str | None, record: Record
+    ) -> Reservation | Refusal: ...
     async def settle(self, reservation: Reservation, sent: bool, record: Record) -> None:
         """``sent=False`` gives the use back. Never raises for a use whose grant has ended meanwhile."""
         ...
@@ -107,7 +111,9 @@ class Decider(Protocol):
     """OPA. Never raises: what cannot be decided is a denial with its code."""
 
     async def decide(self, query: Query) -> Decision: ...
-    async def visible(self, task: Task, grants: Sequence[Grant], server: str, tools: Sequence[str], now: Instant) -> frozenset[str]:
+    async def visible(
+        self, task: Task, grants: Sequence[Grant], server: str, tools: Sequence[str], now: Instant
+    ) -> frozenset[str]:
         """Which of these tools the task may see. Raises ``errors.Refused`` when OPA cannot say."""
         ...
 
@@ -124,7 +130,7 @@ class Codec(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What the client dialled: ``gateway`` (first path segment names the server) or ``absolute`` (an absolute-form target)."""
+    """What the client dialled: ``gateway`` (the first path segment names the server) or ``absolute``."""
 
     way: Literal["gateway", "absolute"]
     name: str  # the server's name, or host[:port] in lower case
@@ -153,7 +159,7 @@ class Exchange(Protocol):
 
 
 class Leg(Protocol):
-    """The upstream side of one registered call. It is over, whatever it was doing, at ``until`` or when it is severed."""
+    """The upstream side of one registered call; over, whatever it was doing, at ``until`` or when it is severed."""
 
     call: CallId
     task: TaskId
@@ -181,7 +187,7 @@ class Upstream(Protocol):
     def send(
         self, out: Outbound, issued: Issued, leg: Leg, admit: Callable[[], Awaitable[None]]
     ) -> AbstractAsyncContextManager[Reply]:
-        """``admit`` is awaited once, when the connection stands and before the first byte; if it raises, no byte is written."""
+        """``admit`` is awaited once the connection stands, before the first byte; if it raises, none is written."""
         ...
 
     async def apply(self, revocation: Revocation) -> tuple[CallId, ...]:

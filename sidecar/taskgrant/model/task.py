@@ -26,7 +26,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """What an orchestrator asks for. ``expires_in`` and ``idle_timeout`` are seconds, None for the configured maximum."""
+    """What an orchestrator asks for. ``expires_in`` and ``idle_timeout`` are seconds; None: the configured maximum."""
 
     purpose: str
     grants: tuple[GrantSpec, ...] = ()
@@ -41,7 +41,7 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as the authority holds it. ``handle_digest`` is the SHA-256 of its handle; the handle itself is kept nowhere."""
+    """A task as the authority holds it. ``handle_digest`` is the SHA-256 of its handle, which is kept nowhere."""
 
     id: TaskId
     agent: str  # a SPIFFE ID

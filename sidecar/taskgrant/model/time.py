@@ -20,7 +20,7 @@ def to_rfc3339(at: Instant) -> str:
 
 
 def from_rfc3339(text: str) -> Instant:
-    """The instant that an RFC 3339 date-time names. Raises ValueError for anything else, also for one without an offset."""
+    """The instant that an RFC 3339 date-time names. Raises ValueError for anything else, also without an offset."""
     parsed = datetime.fromisoformat(text)
     if parsed.tzinfo is None:
         raise ValueError(f"{text!r} has no time offset")

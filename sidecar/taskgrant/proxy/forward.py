@@ -57,6 +57,7 @@ async def send(parts: Parts, permitted: Permitted, out: Outbound, issued: Issued
         else:
             await parts.recorder.write(record)
         parts.telemetry.observe("record", perf_counter() - started)
+        parts.telemetry.decided(Code.GRANTED, call.server)
 
     outcome, status = "failed", None
     started = perf_counter()

@@ -136,7 +136,6 @@ class Pipeline:
                 leg.narrow(grant.id, grant.expires_at)
                 permitted = Permitted(exchange, server, call, task, grant, grants, decision, leg)
                 check_rate(self._parts, permitted)
-                self._parts.telemetry.decided(Code.GRANTED, server.name)
                 await self._flows[server.protocol].forward(permitted)
         except Refused as refused:
             await self._refuse(exchange, codec, call, _refusal(refused), task, decision, server.name)

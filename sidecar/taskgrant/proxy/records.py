@@ -1,4 +1,5 @@
-"""Audit records of calls. Every call leaves ``call.decided``; one that went upstream also leaves ``call.settled``.
+"""Audit records of calls. Every call leaves ``call.decided``; one that went upstream leaves ``call.settled`` as well, and
+one whose end the client was told by us, ``call.interrupted``.
 
 Arguments appear as their digest only; what a client sent beyond names never appears.
 """
@@ -61,7 +62,8 @@ def refused(
         _policy(fields, decision)
         if decision.miss:
             fields["miss"] = {grant: list(reasons) for grant, reasons in decision.miss.items()}
-    return Record("call.decided", now, fields)
+    # What had reached the tool was permitted, and recorded as such, before: it is not decided a second time.
+    return Record("call.interrupted" if refusal.begun else "call.decided", now, fields)
 
 
 def answered(call: Call, caller: Caller, task: Task | None, now: Instant) -> Record:

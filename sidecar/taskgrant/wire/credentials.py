@@ -20,9 +20,15 @@ class Keyring:
     """
 
     def __init__(self, catalogue: Catalogue, trust_domain: str, subject: str) -> None:
+        """Raises OSError when a file of roots that the catalogue names cannot be read."""
         self._catalogue = catalogue
         self._trust_domain = trust_domain
         self._subject = subject
+        self._roots = {
+            server.name: Path(server.trust).read_bytes()
+            for server in catalogue.servers
+            if server.trust not in ("taskgrant", "system")
+        }
         self._contexts: dict[str, tuple[ssl.SSLContext, str | None]] = {}
 
     def __len__(self) -> int:
@@ -39,7 +45,7 @@ class Keyring:
             context = client_context(issued.certificate, key, issued.bundle)
             self._contexts[issued.serial] = (context, guard_dns(self._trust_domain, server))
         else:
-            roots = None if trust == "system" else Path(trust).read_bytes()
+            roots = self._roots.get(server)
             self._contexts[issued.serial] = (client_context(issued.certificate, key, roots), None)
         return issued
 
