@@ -35,6 +35,7 @@ from taskgrant.proxy.forward import credential, send
 from taskgrant.proxy.parts import Parts, Permitted
 from taskgrant.proxy.pump import Pumps
 from taskgrant.proxy.relay import (
+    check_kind,
     check_status,
     events,
     media_type,
@@ -162,6 +163,7 @@ class McpFlow:
         if reply.status == 404 and conversation.session is not None:
             conversation.lost()
             raise Refused(Code.UPSTREAM_UNREACHABLE, f"{call.server} had ended its session; try again")
+        await check_kind(reply, call.server)
 
         async def filtered(message: JsonObject) -> JsonObject:
             return await self._filtered(permitted, message)
@@ -198,6 +200,7 @@ class McpFlow:
                 permitted, handshake.initialize_request(server, permitted.call.version), issued
             ) as reply:
                 check_status(reply, server.name)
+                await check_kind(reply, server.name)
                 try:
                     hello = handshake.read_initialize(await _message(reply))
                 except handshake.HandshakeFault as fault:

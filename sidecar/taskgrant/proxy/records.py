@@ -1,4 +1,4 @@
-"""Audit records of calls. Every call leaves ``call.decided``; one that went upstream leaves ``call.settled`` as well, and
+"""Audit records of calls. Every call leaves ``call.decided``; one that went upstream, ``call.settled`` as well, and
 one whose end the client was told by us, ``call.interrupted``.
 
 Arguments appear as their digest only; what a client sent beyond names never appears.

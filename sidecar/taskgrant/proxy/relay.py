@@ -24,6 +24,13 @@ Transform = Callable[[JsonObject], Awaitable[JsonObject]]
 #: Told of each request that the server sends to the client.
 Asked = Callable[[str | int], None]
 
+_MCP_MEDIA = ("application/json", "text/event-stream")
+#: What a guard may say of a call that it did not let through.
+_GUARD_CODES = frozenset(
+    {Code.UPSTREAM_UNREACHABLE, Code.AUTHORITY_UNAVAILABLE, Code.NO_GRANT, Code.UNSUPPORTED, Code.TOO_LARGE}
+)
+_PROBLEM_LIMIT = 1 << 16
+
 _KEPT = ("content-type", "cache-control", "retry-after")
 
 
@@ -44,6 +51,24 @@ def check_status(reply: Reply, server: str) -> None:
         raise Refused(Code.CREDENTIAL_REFUSED, f"{server} did not accept this task's credential")
     if 300 <= reply.status < 400:
         raise Refused(Code.UNSUPPORTED, f"{server} answered with a redirect, and redirects are not followed")
+
+
+async def check_kind(reply: Reply, server: str) -> None:
+    """Raises ``errors.Refused`` for an answer that is no MCP: a page or a problem of whatever stands before the server.
+
+    A guard says in its problem (RFC 9457) what it refused and whether the server may have begun; of anything else nobody
+    knows what it has done.
+    """
+    kind = media_type(reply)
+    if kind in _MCP_MEDIA or (reply.status < 400 and not kind):
+        return
+    told: JsonObject = {}
+    if kind == "application/problem+json":
+        told = read_message(await whole(reply, _PROBLEM_LIMIT))
+    code = told.get("code")
+    if code in _GUARD_CODES and told.get("begun") is False:
+        raise Refused(Code(code), f"the guard of {server} refused it: {told.get('detail', '')}")
+    raise Refused(Code.OUTCOME_UNKNOWN, f"{server} answered {reply.status} without a message", begun=True)
 
 
 async def relay(reply: Reply, exchange: Exchange) -> None:
