@@ -85,7 +85,7 @@ class EmbeddedAuthority:
         on_fenced: Callable[[], None] = lambda: None,
     ) -> "EmbeddedAuthority":
         """``agent`` is a SPIFFE ID. ``on_fenced`` is called when another instance has taken the state directory over:
-        everything has been severed by then, and the process should end.
+        nothing is permitted by then, severing has begun, and the process should end.
 
         Raises ``ConfigurationError`` when the state directory cannot be used or is another process's.
         """
