@@ -240,3 +240,21 @@ def test_a_pipe_is_written_to_as_it_is(path: Path) -> None:
     trail.close()
     assert verify([os.read(reader, 65_536)]).records == 1
     os.close(reader)
+
+
+def test_what_is_appended_during_a_sync_is_synced_by_the_next(tmp_path, monkeypatch):
+    trail = Trail(str(tmp_path / "trail"))
+    synced = []
+
+    def slow(fd):
+        if not synced:
+            trail.append([Record("second", Instant(2.0), {})])
+        synced.append(fd)
+
+    monkeypatch.setattr("taskgrant.audit.trail.os.fdatasync", slow)
+    trail.append([Record("first", Instant(1.0), {})])
+    trail.sync()
+    trail.sync()
+    trail.sync()
+    assert len(synced) == 2
+    trail.close()

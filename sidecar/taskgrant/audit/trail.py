@@ -95,9 +95,17 @@ class Trail:
 
     def sync(self) -> None:
         """Puts on the disk what was appended since the last time. Raises OSError."""
-        if self._dirty and self._size is not None:
-            os.fdatasync(self._fd)
+        if not self._dirty:
+            return
+        # Cleared first: another thread may append while this one waits, and that has to be synced too.
         self._dirty = False
+        if self._size is None:
+            return
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            self._dirty = True
+            raise
 
     def close(self) -> None:
         """Syncs and closes. The trail is of no use afterwards."""
