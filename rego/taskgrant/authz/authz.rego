@@ -14,9 +14,17 @@ import data.taskgrant.lib
 permit contains {"grant_id": grant.id, "obligations": {"scopes": object.get(profile, "scopes", [])}} if {
 	input.resource.type == "tool"
 	some grant in input.context.grants
-	_names_tool(grant)
-	_admits(grant)
-	_satisfied(grant)
+	grant.server == input.resource.properties.server
+	input.resource.id in grant.tools
+	grant.state == "active"
+	_in_time(grant.expires_at)
+	_uses_left(grant.remaining)
+
+	# A grant always has its own schema: one without any was damaged, and must not admit everything.
+	count(grant.schemas) > 0
+	every schema in grant.schemas {
+		json.match_schema(input.resource.properties.arguments, schema)[0] == true
+	}
 }
 
 permit contains {"grant_id": grant.id, "obligations": {"scopes": []}} if {
@@ -52,37 +60,23 @@ _now := time.parse_rfc3339_ns(input.context.time)
 
 _before_deadline if _now < time.parse_rfc3339_ns(input.context.task.deadline)
 
-_names_tool(grant) if {
-	grant.server == input.resource.properties.server
-	input.resource.id in grant.tools
-}
-
-# A new call may begin under the grant.
-_admits(grant) if {
-	grant.state == "active"
-	_in_time(grant)
-	_uses_left(grant)
-}
-
-# What uses no tool may also begin while the grant's last use is on its way.
+# A call that uses no tool may also begin while the grant's last use is on its way.
 _reaches(grant) if _admits(grant)
 
 _reaches(grant) if {
 	grant.state == "exhausted"
-	_in_time(grant)
+	_in_time(grant.expires_at)
 	grant.in_flight > 0
 }
 
-_in_time(grant) if _now < time.parse_rfc3339_ns(grant.expires_at)
-
-_uses_left(grant) if grant.remaining == null
-
-_uses_left(grant) if grant.remaining > 0
-
-# A grant always has its own schema: one without any was damaged, and must not admit everything.
-_satisfied(grant) if {
-	count(grant.schemas) > 0
-	every schema in grant.schemas {
-		json.match_schema(input.resource.properties.arguments, schema)[0] == true
-	}
+_admits(grant) if {
+	grant.state == "active"
+	_in_time(grant.expires_at)
+	_uses_left(grant.remaining)
 }
+
+_in_time(expires_at) if _now < time.parse_rfc3339_ns(expires_at)
+
+_uses_left(null)
+
+_uses_left(remaining) if remaining > 0

@@ -115,6 +115,18 @@ _gaps contains _over(grant) if {
 	grant.server == input.resource.properties.server
 }
 
+_names_tool(grant) if {
+	grant.server == input.resource.properties.server
+	input.resource.id in grant.tools
+}
+
+_satisfied(grant) if {
+	count(grant.schemas) > 0
+	every schema in grant.schemas {
+		json.match_schema(input.resource.properties.arguments, schema)[0] == true
+	}
+}
+
 _awaited(grant) if _admits(grant)
 
 _awaited(grant) if _over(grant) == "pending_approval"
@@ -124,7 +136,7 @@ _over(grant) := "revoked" if {
 } else := "grant_expired" if {
 	grant.state == "expired"
 } else := "grant_expired" if {
-	not _in_time(grant)
+	not _in_time(grant.expires_at)
 } else := "no_grant" if {
 	grant.state == "rejected"
 } else := "pending_approval" if {
@@ -158,7 +170,7 @@ _misses(grant) := sort(((_missed_tool(grant) | _missed_life(grant)) | _missed_ar
 
 _missed_tool(grant) := {"tools" | input.resource.type == "tool"; not input.resource.id in grant.tools}
 
-_missed_life(grant) := ({"state" | not grant.state == "active"} | {"expires_at" | not _in_time(grant)}) | {"remaining" | not _uses_left(grant)}
+_missed_life(grant) := ({"state" | not grant.state == "active"} | {"expires_at" | not _in_time(grant.expires_at)}) | {"remaining" | not _uses_left(grant.remaining)}
 
 _missed_arguments(grant) := {text |
 	input.resource.type == "tool"

@@ -11,11 +11,17 @@ default allow := false
 
 allow if {
 	input.method == "POST"
-	input.path in {
-		["v1", "data", "taskgrant", "authz", "decision"],
-		["v1", "data", "taskgrant", "visible", "tools"],
-		["v1", "data", "taskgrant", "grants", "decision"],
-	}
+	input.path == ["v1", "data", "taskgrant", "authz", "decision"]
+}
+
+allow if {
+	input.method == "POST"
+	input.path == ["v1", "data", "taskgrant", "visible", "tools"]
+}
+
+allow if {
+	input.method == "POST"
+	input.path == ["v1", "data", "taskgrant", "grants", "decision"]
 }
 
 allow if {
