@@ -2,24 +2,17 @@
 
 import contextlib
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from taskgrant.errors import TaskgrantError
+from taskgrant.app.children import Child
 
 SERVER = "office"
-_START_SECONDS = 30.0
-_STOP_SECONDS = 5.0
 
 _BOUNDARY = {
     "taskgrant": {
@@ -70,23 +63,20 @@ def stage() -> Iterator[Stage]:
         (policy / "data.json").write_text(json.dumps(_BOUNDARY))
 
         tools = directory / "tools.sock"
-        _start(
-            stack,
-            directory,
-            "tool server",
-            "-m",
-            "taskgrant.app.demo.toolserver",
-            str(tools),
-            str(directory / "journal.jsonl"),
-        )
-        sidecar = _start(stack, directory, "sidecar", "-m", "taskgrant.cli.main", "run", str(configuration))
-        addresses = json.loads(_wait(sidecar, directory, "sidecar", directory / "run" / "addresses.json"))
-        guard = _start(
-            stack, directory, "guard", "-m", "taskgrant.cli.main", "--socket", addresses["control"], "guard",
+        journal = directory / "journal.jsonl"
+
+        def start(name: str, *arguments: str) -> Child:
+            return stack.enter_context(Child.start(directory, name, *arguments))
+
+        start("tool server", "-m", "taskgrant.app.demo.toolserver", str(tools), str(journal))
+        sidecar = start("sidecar", "-m", "taskgrant.cli.main", "run", str(configuration))
+        addresses = json.loads(sidecar.wait_for_file(directory / "run" / "addresses.json"))
+        guard = start(
+            "guard", "-m", "taskgrant.cli.main", "--socket", addresses["control"], "guard",
             "--server", SERVER, "--trust-domain", "demo.taskgrant.internal",
             "--listen", f"127.0.0.1:{guard_port}", "--upstream", f"unix://{tools}:/mcp",
         )  # fmt: skip
-        _wait_for_port(guard, directory, guard_port)
+        guard.wait_for(lambda: _listens(guard_port))
         yield Stage(
             directory, "demo.taskgrant.internal", addresses["gateway"], Path(addresses["control"]), guard_port
         )
@@ -119,44 +109,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _start(
-    stack: contextlib.ExitStack, directory: Path, name: str, *arguments: str
-) -> subprocess.Popen[bytes]:
-    log = stack.enter_context((directory / f"{name}.log").open("wb"))
-    # A session of its own: Ctrl-C reaches the story, which then ends its parts in order.
-    process = subprocess.Popen([sys.executable, *arguments], stdout=log, stderr=log, start_new_session=True)
-    stack.callback(_stop, process)
-    return process
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _wait(process: subprocess.Popen[bytes], directory: Path, name: str, path: Path) -> str:
-    deadline = time.monotonic() + _START_SECONDS
-    while not path.exists():
-        _check(process, directory, name, deadline)
-        time.sleep(0.02)
-    return path.read_text()
-
-
-def _wait_for_port(process: subprocess.Popen[bytes], directory: Path, port: int) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        _check(process, directory, "guard", deadline)
-        time.sleep(0.02)
-
-
-def _check(process: subprocess.Popen[bytes], directory: Path, name: str, deadline: float) -> None:
-    if process.poll() is not None or time.monotonic() > deadline:
-        log = (directory / f"{name}.log").read_text(errors="replace")
-        raise TaskgrantError(f"the {name} did not start; it said:\n{log}")
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
