@@ -37,6 +37,7 @@ from taskgrant.proxy.mcp import McpFlow
 from taskgrant.proxy.parts import Parts
 from taskgrant.proxy.pipeline import Pipeline
 from taskgrant.proxy.rate import RateLimiter
+from taskgrant.proxy.rounds import Rounds
 from taskgrant.proxy.standing import Standing
 from taskgrant.wire.credentials import Keyring
 from taskgrant.wire.legs import Legs
@@ -146,6 +147,7 @@ class Sidecar:
             legs=legs,
             upstream=upstream,
             rates=RateLimiter(),
+            rounds=Rounds(),
             clock=clock,
             telemetry=self.metrics,
             config=config.proxy,

@@ -50,7 +50,8 @@ async def send(parts: Parts, permitted: Permitted, out: Outbound, issued: Issued
             call, permitted.exchange.caller, task, permitted.decision, issued.serial, parts.clock.now()
         )
         if call.kind is Kind.TOOL:
-            taken = await parts.ledger.reserve(permitted.grant.id, call.id, None, record)
+            identity = parts.rounds.begin(task.id, call, permitted.grant.id)
+            taken = await parts.ledger.reserve(permitted.grant.id, call.id, identity, record)
             if isinstance(taken, Refusal):
                 raise Refused(taken.code, taken.reason)
             reservation = taken
@@ -71,6 +72,7 @@ async def send(parts: Parts, permitted: Permitted, out: Outbound, issued: Issued
         raise
     finally:
         parts.telemetry.observe("upstream", perf_counter() - started)
+        parts.rounds.end(call.id, permitted.leg.begun)
         record = records.settled(call, task, outcome, permitted.leg.begun, parts.clock.now(), status)
         if reservation is not None:
             await parts.ledger.settle(reservation, permitted.leg.begun, record)

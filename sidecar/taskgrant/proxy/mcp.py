@@ -168,16 +168,19 @@ class McpFlow:
         async def filtered(message: JsonObject) -> JsonObject:
             return await self._filtered(permitted, message)
 
+        def heard(data: bytes | str) -> None:
+            self._parts.rounds.heard(call, data)
+
         transform = filtered if call.action == _TOOLS_LIST else None
         match media_type(reply):
             case "text/event-stream":
-                await relay_events(reply, exchange, conversation.ask, transform)
+                await relay_events(reply, exchange, conversation.ask, transform, heard)
             case "application/json" if transform is not None:
                 await relay_message(reply, exchange, transform)
             case _ if call.kind in (Kind.NOTICE, Kind.ANSWER):
                 await exchange.answer(answers.accepted())
             case _:
-                await relay(reply, exchange)
+                await relay(reply, exchange, heard)
 
     async def _filtered(self, permitted: Permitted, message: JsonObject) -> JsonObject:
         """A list as the task may see it, fit to be cached by this client alone and not past the task's next change."""

@@ -13,6 +13,7 @@ from taskgrant.model.time import Clock
 from taskgrant.proxy.config import ProxyConfig
 from taskgrant.proxy.credentials import Credentials
 from taskgrant.proxy.rate import RateLimiter
+from taskgrant.proxy.rounds import Rounds
 from taskgrant.proxy.telemetry import Telemetry
 from taskgrant.wire.legs import Leg, Legs
 from taskgrant.wire.upstream import HttpUpstream
@@ -30,6 +31,7 @@ class Parts:
     legs: Legs
     upstream: HttpUpstream
     rates: RateLimiter
+    rounds: Rounds
     clock: Clock
     telemetry: Telemetry
     config: ProxyConfig

@@ -64,6 +64,7 @@ class Pipeline:
         begun = await self._parts.upstream.apply(revocation)
         for task in revocation.tasks:
             self._parts.rates.forget(task)
+            self._parts.rounds.forget(task)
             self._calls.pop(task, None)
             for flow in self._flows.values():
                 flow.forget(task)
@@ -127,6 +128,7 @@ class Pipeline:
                 if isinstance(current, Refusal):
                     raise Refused(current.code, current.reason)
                 grants = self._parts.view.live(task.id, self._parts.clock.now())
+                grants = self._parts.rounds.as_continued(task.id, call, grants)
                 if self._parts.view.frozen(task, server.name, call.tool):
                     raise Refused(Code.FROZEN, f"{call.tool or server.name} is frozen by an operator")
                 self._calls[task.id] += 1

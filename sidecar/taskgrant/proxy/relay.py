@@ -21,6 +21,8 @@ _EVENT_LIMIT = 16 << 20
 
 #: Changes a message on its way back (lists are filtered); None relays it as it is.
 Transform = Callable[[JsonObject], Awaitable[JsonObject]]
+#: Told of each message that a server answers with, as it came, before the client gets it.
+Heard = Callable[[bytes | str], None]
 #: Told of each request that the server sends to the client.
 Asked = Callable[[str | int], None]
 
@@ -71,8 +73,8 @@ async def check_kind(reply: Reply, server: str) -> None:
     raise Refused(Code.OUTCOME_UNKNOWN, f"{server} answered {reply.status} without a message", begun=True)
 
 
-async def relay(reply: Reply, exchange: Exchange) -> None:
-    """The reply as it comes; one piece if it is small enough."""
+async def relay(reply: Reply, exchange: Exchange, heard: Heard | None = None) -> None:
+    """The reply as it comes; one piece if it is small enough, and only then ``heard``."""
     pieces: list[bytes] = []
     size = 0
     async for chunk in reply.chunks():
@@ -88,9 +90,12 @@ async def relay(reply: Reply, exchange: Exchange) -> None:
     if exchange.begun:
         await exchange.end("clean")
         return
+    body = b"".join(pieces)
+    if heard is not None:
+        heard(body)
     content_type = next((value for name, value in reply.headers if name == "content-type"), "")
     rest = tuple(pair for pair in kept_headers(reply) if pair[0] != "content-type")
-    await exchange.answer(Answer(reply.status, content_type, b"".join(pieces), rest))
+    await exchange.answer(Answer(reply.status, content_type, body, rest))
 
 
 async def whole(reply: Reply, limit: int) -> bytes:
@@ -144,11 +149,15 @@ async def events(reply: Reply, asked: Asked) -> AsyncIterator[tuple[sse.SseEvent
             yield event, message.kind
 
 
-async def relay_events(reply: Reply, exchange: Exchange, asked: Asked, transform: Transform | None) -> None:
+async def relay_events(
+    reply: Reply, exchange: Exchange, asked: Asked, transform: Transform | None, heard: Heard
+) -> None:
     """A stream of events, each relayed whole and at once; never half of one, so that a cut can be told in an event."""
     await exchange.begin(reply.status, (("content-type", "text/event-stream"), ("cache-control", "no-store")))
     async for event, kind in events(reply, asked):
         raw = event.raw
+        if kind is MessageKind.OTHER and event.data:
+            heard(event.data)
         if transform is not None and event.data and kind is MessageKind.OTHER:
             raw = sse.encode(strictjson.encode(await transform(read_message(event.data))), id=event.id)
         await exchange.write(raw)
