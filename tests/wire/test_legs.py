@@ -63,7 +63,7 @@ async def test_narrowing_shortens_and_never_lengthens(legs: Legs) -> None:
     async def narrowed(life: float, to: float) -> None:
         async with opened(legs, life=life) as leg:
             leg.narrow(GrantId("grant-1"), after(to))
-            assert (leg.grant, leg.grants) == ("grant-1", {"grant-1"})
+            assert (leg.grant, leg.grants) == (GrantId("grant-1"), frozenset({GrantId("grant-1")}))
             await asyncio.wait_for(forever(), SOON)
 
     with pytest.raises(Severed):

@@ -5,8 +5,9 @@ before the request's body was read ends the connection: what follows on it would
 """
 
 import asyncio
-from typing import Literal
+from typing import Literal, cast
 
+from aiohttp.http_writer import StreamWriter
 from aiohttp.web import BaseRequest, Response, StreamResponse
 from aiohttp.web_protocol import RequestPayloadError
 
@@ -88,8 +89,8 @@ class HttpExchange:
         if self.response is None or self._ended:
             raise ConnectionError("there is no answer to write to")
         if data and not self._bodiless:
-            await self.response.write(data)
-            await self._request.writer.drain()
+            await self._writer.write(data, drain=False)
+            await self._room()
 
     async def end(self, how: Literal["clean", "abort"]) -> None:
         """``abort`` drops the connection at once, so that the client sees an answer that was cut short."""
@@ -99,6 +100,7 @@ class HttpExchange:
         if how == "abort" or self.response is None:
             self._abort()
             return
+        await self._room()
         await self.response.write_eof()
 
     async def finish_within(self, data: bytes, seconds: float) -> None:
@@ -128,10 +130,20 @@ class HttpExchange:
         if self.response is not None:
             raise RuntimeError("the answer has begun already")
         response.headers["server"] = "taskgrant"
-        if not self._request.content.is_eof():
+        if not self._request.content.at_eof():
             response.force_close()
         self.response = response
         await response.prepare(self._request)
+
+    @property
+    def _writer(self) -> StreamWriter:
+        return cast(StreamWriter, self._request.writer)
+
+    async def _room(self) -> None:
+        """Returns when the client's buffers have room."""
+        if self._request.protocol.writing_paused:
+            # Whoever waits shares one future with those who wait later: a cancelled call must not cancel it for them.
+            await asyncio.shield(asyncio.ensure_future(self._writer.drain()))
 
     def _abort(self) -> None:
         transport = self._request.transport
