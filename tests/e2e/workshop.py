@@ -63,6 +63,16 @@ class Workshop:
         entries = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [entry for entry in entries if entry["tool"] == tool]
 
+    async def recorded(self, event: str, **seen: Any) -> dict[str, Any]:
+        """The first audit record that says so, once it is written."""
+        wanted = {"event": event, **seen}.items()
+        async with asyncio.timeout(20):
+            while True:
+                for record in self.place.audit:
+                    if record.items() >= wanted:
+                        return record
+                await asyncio.sleep(0.01)
+
     async def journaled(self, tool: str, **seen: Any) -> None:
         """Returns when the tool has written an entry that says so."""
         async with asyncio.timeout(20):

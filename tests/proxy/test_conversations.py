@@ -59,3 +59,12 @@ def test_a_lost_session_is_opened_anew():
     conversation.lost()
     assert not conversation.ready
     assert conversation.session is None
+
+
+def test_what_clients_say_of_themselves_is_kept_for_the_latest_sessions_only() -> None:
+    conversations = Conversations()
+    assert conversations.capabilities(None) == {}
+    for number in range(5000):
+        conversations.introduce(str(number), {"roots": {}})
+    assert conversations.capabilities("0") == {}
+    assert conversations.capabilities("4999") == {"roots": {}}

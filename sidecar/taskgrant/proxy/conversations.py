@@ -5,15 +5,18 @@ is opened under the task's credential by the first call that needs it, and is fo
 """
 
 import asyncio
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from taskgrant.errors import Refused
 from taskgrant.model.codes import Code
 from taskgrant.model.ids import TaskId
+from taskgrant.model.json import JsonObject
 
 #: An agent that makes up session names must not grow our memory.
 _PER_TASK = 64
 _ASKED = 64
+_SESSIONS = 4096
 
 RpcId = str | int
 
@@ -43,8 +46,11 @@ class Conversation:
 
 
 class Conversations:
+    """``introduce`` keeps what a client said of itself when it opened its session, for the servers that come later."""
+
     def __init__(self) -> None:
         self._of_task: dict[TaskId, dict[tuple[str, str], Conversation]] = {}
+        self._capabilities: OrderedDict[str, JsonObject] = OrderedDict()
 
     def __len__(self) -> int:
         return sum(len(of_task) for of_task in self._of_task.values())
@@ -62,8 +68,21 @@ class Conversations:
     def find(self, task: TaskId, server: str, session: str | None) -> Conversation | None:
         return self._of_task.get(task, {}).get((server, session or ""))
 
-    def end(self, task: TaskId, server: str, session: str | None) -> None:
-        self._of_task.get(task, {}).pop((server, session or ""), None)
+    def end(self, task: TaskId, server: str, session: str | None) -> Conversation | None:
+        """Forgets the conversation, and answers it if there was one."""
+        return self._of_task.get(task, {}).pop((server, session or ""), None)
+
+    def introduce(self, session: str, capabilities: JsonObject) -> None:
+        self._capabilities[session] = capabilities
+        if len(self._capabilities) > _SESSIONS:
+            self._capabilities.popitem(last=False)
+
+    def capabilities(self, session: str | None) -> JsonObject:
+        """What the client of a session can be asked for; nothing for a session that is not known."""
+        if session is None or session not in self._capabilities:
+            return {}
+        self._capabilities.move_to_end(session)
+        return self._capabilities[session]
 
     def forget(self, task: TaskId) -> None:
         self._of_task.pop(task, None)

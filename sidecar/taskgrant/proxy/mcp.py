@@ -3,10 +3,10 @@
 What a call meets, by its kind (design, section 4, "MCP sessions"):
 
 ======== ============================================================================================
-session  answered here: ``initialize``, ``server/discover``, ``ping``, ``DELETE``; no server is contacted
+session  answered here: ``initialize``, ``server/discover``, ``ping``; no server is contacted
 stream   held here (``proxy.standing``); the server's own stream is pumped into it (``proxy.pump``)
 list     empty without a live grant for the server; else asked of the server, and filtered
-notice   taken; a cancellation of a call that runs goes on to the server
+notice   taken; goes on to the server if it cancels a call that runs, or ends a session (``DELETE``)
 answer   goes on only if the server asked for it in this conversation
 tool     goes to the server, in its session
 ======== ============================================================================================
@@ -74,10 +74,12 @@ class McpFlow:
     async def answer(self, exchange: HttpExchange, server: Server, call: Call, task: Task | None) -> bool:
         match call.kind:
             case Kind.SESSION:
-                await self._session(exchange, server, call, task)
+                await self._session(exchange, server, call)
             case Kind.STREAM:
                 await self._stream(exchange, call)
-            case Kind.NOTICE if task is None or not self._cancels(call, task):
+            case Kind.NOTICE if call.action == DELETE and (task is None or not self._in_session(call, task)):
+                await exchange.answer(answers.session_ended())
+            case Kind.NOTICE if call.action != DELETE and (task is None or not self._cancels(call, task)):
                 await exchange.answer(answers.accepted())
             case Kind.LIST if task is None or not self._may_list(task, call):
                 await exchange.answer(answers.empty_list(call))
@@ -88,19 +90,18 @@ class McpFlow:
                 return False
         return True
 
-    async def _session(self, exchange: HttpExchange, server: Server, call: Call, task: Task | None) -> None:
+    async def _session(self, exchange: HttpExchange, server: Server, call: Call) -> None:
         if call.action == INITIALIZE:
             said = self._said.get(server.name, _NOTHING)
             opened = secrets.token_urlsafe(24)
+            self._conversations.introduce(
+                opened, handshake.client_capabilities(call.params.get("capabilities"))
+            )
             await exchange.answer(
                 answers.initialize(call, server, said.capabilities, opened, said.server_info)
             )
         elif call.action == DISCOVER:
             await exchange.answer(answers.discover(call, server))
-        elif call.action == DELETE:
-            if task is not None:
-                self._conversations.end(task.id, server.name, call.session)
-            await exchange.answer(answers.session_ended())
         else:
             await exchange.answer(answers.pong(call))
 
@@ -110,6 +111,11 @@ class McpFlow:
         if conversation is None or call.action != "notifications/cancelled":
             return False
         return call.params.get("requestId") in conversation.in_flight
+
+    def _in_session(self, call: Call, task: Task) -> bool:
+        """True while the server holds a session for this conversation, under a grant that still reaches it."""
+        conversation = self._conversations.find(task.id, call.server, call.session)
+        return conversation is not None and conversation.session is not None and self._may_list(task, call)
 
     def _check_asked(self, call: Call, task: Task | None) -> None:
         conversation = (
@@ -140,6 +146,9 @@ class McpFlow:
 
     async def forward(self, permitted: Permitted) -> None:
         call = permitted.call
+        if call.action == DELETE:
+            await self._end_session(permitted)
+            return
         conversation = self._conversations.open(permitted.task.id, call.server, call.session)
         issued = await credential(self._parts, permitted)
         if not is_modern(call.version):
@@ -156,6 +165,17 @@ class McpFlow:
         finally:
             if call.rpc_id is not None:
                 conversation.in_flight.discard(call.rpc_id)
+
+    async def _end_session(self, permitted: Permitted) -> None:
+        call = permitted.call
+        conversation = self._conversations.end(permitted.task.id, call.server, call.session)
+        if conversation is not None and conversation.session is not None:
+            issued = await credential(self._parts, permitted)
+            out = handshake.end_session(permitted.server, conversation.version, conversation.session)
+            # Whatever the server says to it (it may not let clients end sessions): here it is over.
+            async with send(self._parts, permitted, out, issued):
+                pass
+        await permitted.exchange.answer(answers.session_ended())
 
     async def _relay(self, permitted: Permitted, conversation: Conversation, reply: Reply) -> None:
         exchange, call = permitted.exchange, permitted.call
@@ -198,24 +218,36 @@ class McpFlow:
         async with conversation.opening:
             if conversation.ready:
                 return
-            server = permitted.server
-            async with self._contact(
-                permitted, handshake.initialize_request(server, permitted.call.version), issued
-            ) as reply:
-                check_status(reply, server.name)
-                await check_kind(reply, server.name)
-                try:
-                    hello = handshake.read_initialize(await _message(reply))
-                except handshake.HandshakeFault as fault:
-                    raise Refused(
-                        Code.UPSTREAM_UNREACHABLE, f"{server.name} opened no session: {fault}"
-                    ) from fault
-                session = next((value for name, value in reply.headers if name == SESSION), None)
-            notice = handshake.initialized_notification(server, hello.version, session)
-            async with self._contact(permitted, notice, issued) as reply:
-                check_status(reply, server.name)
-            self._said[server.name] = hello
-            conversation.session, conversation.version, conversation.ready = session, hello.version, True
+            try:
+                await self._shake_hands(permitted, conversation, issued)
+            except Refused as fault:
+                if fault.code != Code.OUTCOME_UNKNOWN:
+                    raise
+                reason = f"{permitted.server.name} opened no session: {fault.reason}; nothing was sent"
+                raise Refused(Code.UPSTREAM_UNREACHABLE, reason) from fault
+            finally:
+                permitted.leg.begun = False  # of the call itself, not a byte has been sent
+
+    async def _shake_hands(self, permitted: Permitted, conversation: Conversation, issued: Issued) -> None:
+        server = permitted.server
+        can = self._conversations.capabilities(permitted.call.session)
+        async with self._contact(
+            permitted, handshake.initialize_request(server, permitted.call.version, can), issued
+        ) as reply:
+            check_status(reply, server.name)
+            await check_kind(reply, server.name)
+            try:
+                hello = handshake.read_initialize(await _message(reply))
+            except handshake.HandshakeFault as fault:
+                raise Refused(
+                    Code.UPSTREAM_UNREACHABLE, f"{server.name} opened no session: {fault}"
+                ) from fault
+            session = next((value for name, value in reply.headers if name == SESSION), None)
+        notice = handshake.initialized_notification(server, hello.version, session)
+        async with self._contact(permitted, notice, issued) as reply:
+            check_status(reply, server.name)
+        self._said[server.name] = hello
+        conversation.session, conversation.version, conversation.ready = session, hello.version, True
 
     def _contact(
         self, permitted: Permitted, out: Outbound, issued: Issued

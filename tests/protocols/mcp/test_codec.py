@@ -147,7 +147,7 @@ def test_streams_and_ends_of_sessions():
     assert (sent.method, sent.body) == ("GET", b"")
     assert dict(sent.headers) == {"accept": "text/event-stream", "mcp-protocol-version": LEGACY}
     ended = call(CODEC.parse(SERVER, head(*common, method="DELETE"), b""))
-    assert (ended.kind, ended.action) == (Kind.SESSION, "DELETE")
+    assert (ended.kind, ended.action) == (Kind.NOTICE, "DELETE")
     assert CODEC.encode(SERVER, ended).method == "DELETE"
 
 

@@ -57,3 +57,22 @@ def test_what_the_server_said_is_read():
 def test_other_answers_open_no_session(message):
     with pytest.raises(HandshakeFault):
         read_initialize(message)
+
+
+def test_of_what_a_client_states_only_marks_that_a_server_may_rely_on_go_on() -> None:
+    stated: Any = {
+        "roots": {"listChanged": True, "secret": "x"},
+        "sampling": {"tools": {"smuggled": "data"}, "context": {}},
+        "elicitation": {},
+        "experimental": {"anything": 1},
+    }
+    assert handshake.client_capabilities(stated) == {
+        "roots": {"listChanged": True},
+        "sampling": {"tools": {}, "context": {}},
+        "elicitation": {},
+    }
+
+
+@pytest.mark.parametrize("stated", [None, [], "roots", {"roots": True}, {"sampling": None}])
+def test_what_is_no_capability_is_none(stated: Any) -> None:
+    assert handshake.client_capabilities(stated) == {}

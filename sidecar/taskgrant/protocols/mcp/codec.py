@@ -123,7 +123,7 @@ def _parse_bodiless(server: Server, head: Head, found: dict[str, str], body: byt
         if not media.accepts(found.get("accept", ""), "text/event-stream"):
             raise _Fault(Code.UNSUPPORTED, "a stream is opened with Accept: text/event-stream", status=406)
         return _call(server, GET, Kind.STREAM, version, found)
-    return _call(server, DELETE, Kind.SESSION, version, found)
+    return _call(server, DELETE, Kind.NOTICE, version, found)
 
 
 def _parse_response(server: Server, found: dict[str, str], message: jsonrpc.Response) -> Call:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from taskgrant.model.call import Outbound
 from taskgrant.model.catalogue import Server
-from taskgrant.model.json import JsonObject
+from taskgrant.model.json import Json, JsonObject
 from taskgrant.protocols import jsonrpc, strictjson
 from taskgrant.protocols.mcp import headers
 from taskgrant.protocols.mcp.methods import LEGACY_VERSIONS
@@ -14,6 +14,10 @@ from taskgrant.protocols.mcp.methods import LEGACY_VERSIONS
 HANDSHAKE_ID = "taskgrant-initialize"
 
 _NOTHING: JsonObject = MappingProxyType({})
+#: What a client can be asked for, and the marks beneath it; everything else that it says of itself stays here.
+_CAPABILITIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"roots": ("listChanged",), "sampling": ("context", "tools"), "elicitation": ("form", "url")}
+)
 _BODY = (("content-type", "application/json"), ("accept", "application/json, text/event-stream"))
 
 
@@ -30,10 +34,20 @@ class Handshake:
     server_info: JsonObject
 
 
+def client_capabilities(stated: Json) -> JsonObject:
+    """Of the capabilities that a client states in ``initialize``, those that a server may rely on, as marks only."""
+    kept: dict[str, Json] = {}
+    for name, marks in _CAPABILITIES.items():
+        value = stated.get(name) if isinstance(stated, Mapping) else None
+        if isinstance(value, Mapping):
+            kept[name] = {mark: True if value[mark] is True else {} for mark in marks if mark in value}
+    return kept
+
+
 def initialize_request(
     server: Server, version: str, capabilities: JsonObject = _NOTHING, client_version: str = "0"
 ) -> Outbound:
-    """``capabilities`` are the client's own: they tell the server what it may ask back."""
+    """``capabilities`` (from ``client_capabilities``) tell the server what it may ask the client for."""
     params: JsonObject = {
         "protocolVersion": version,
         "capabilities": dict(capabilities),
