@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -278,7 +278,7 @@ async def test_a_reader_that_does_not_read_holds_the_writer_and_not_the_end() ->
 
     async with listening(flood) as server:
         _, writer = await server.dial()
-        writer.transport.pause_reading()
+        cast(asyncio.Transport, writer.transport).pause_reading()
         writer.write(server.request())
         await asyncio.wait_for(blocked.wait(), SOON)
         await asyncio.wait_for(ended.wait(), SOON)

@@ -1,8 +1,10 @@
 """One permit, one upstream request; what goes out, what comes back, and what a failure says."""
 
 import asyncio
+from typing import cast
 
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 from taskgrant.errors import Refused
 from taskgrant.model.call import Outbound
@@ -182,7 +184,7 @@ async def test_an_answer_that_nobody_asked_for_is_given_to_nobody(rig: Rig, trus
         stuffed.set()
         pool = next(iter(rig.upstream._pools.values()))
         transport = next(iter(pool._connector._seen))
-        while not transport.get_protocol()._buffer:  # noqa: ASYNC110 - the kernel signals no arrival
+        while not cast(ResponseHandler, transport.get_protocol())._buffer:  # noqa: ASYNC110 - the kernel signals no arrival
             await asyncio.sleep(0.001)
         assert await rig.read(tool, issued) == (200, b"right")
         assert tool.connections == 2
