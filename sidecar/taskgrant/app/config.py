@@ -49,31 +49,47 @@ class AgentConfig(_Section):
 class OperationConfig(_Section):
     """An HTTP operation that is a tool."""
 
-    tool: Annotated[str, StringConstraints(min_length=1, max_length=256)]
-    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
-    path: Annotated[str, StringConstraints(pattern=r"^/")]
-    query: tuple[str, ...] = ()
+    tool: Annotated[str, StringConstraints(min_length=1, max_length=256)] = Field(
+        description="its name, as grants and policy use it"
+    )
+    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = Field(
+        description="the method that it is called with"
+    )
+    path: Annotated[str, StringConstraints(pattern=r"^/")] = Field(
+        description="below the upstream; a segment {name} is the argument of that name"
+    )
+    query: tuple[str, ...] = Field(
+        (), description="query parameters that are arguments; any other is refused. The rest is a JSON object"
+    )
 
 
 class ServerConfig(_Section):
     """A tool server. The key is its name, as grants and policy use it."""
 
-    protocol: ServerProtocol
+    protocol: ServerProtocol = Field(description="what it speaks")
     upstream: str = Field(description="absolute https:// URL; for MCP, of its endpoint")
     hosts: tuple[str, ...] = Field(
         (), description="names that the agent dials it by, through the proxy listener"
     )
-    versions: tuple[Literal["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"], ...] = ()
-    operations: tuple[OperationConfig, ...] = ()
+    versions: tuple[Literal["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"], ...] = Field(
+        (), description="for MCP, the revisions that it speaks; none said: those with sessions"
+    )
+    operations: tuple[OperationConfig, ...] = Field(
+        (), description="for http, what can be called; nothing else can"
+    )
     trust: str = Field(
         "taskgrant", description='"taskgrant" (behind a guard), "system", or a PEM file of roots'
     )
 
 
 class Config(_Section):
-    trust_domain: Annotated[str, StringConstraints(pattern=_DOMAIN)]
+    trust_domain: Annotated[str, StringConstraints(pattern=_DOMAIN)] = Field(
+        description="the SPIFFE trust domain of all that is signed here; nobody else's"
+    )
     agent: AgentConfig
-    servers: dict[Name, ServerConfig] = Field(min_length=1)
+    servers: dict[Name, ServerConfig] = Field(
+        min_length=1, description="the catalogue: what the agent can reach, by name; all else is refused"
+    )
     runtime_dir: Path = Field(Path("run"), description="sockets; private to this process")
     listen: ListenConfig = ListenConfig()
     proxy: ProxyConfig = ProxyConfig()
