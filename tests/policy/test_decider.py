@@ -38,6 +38,7 @@ CODES: dict[str, tuple[Query, Code]] = {
         query(call={"kind": Kind.LIST, "tool": None, "action": "tools/list", "server": "files"}),
         Code.NO_GRANT,
     ),
+    "many values": (query(call={"params": {"a": [[0] * 11_000, [0] * 11_000]}}), Code.TOO_LARGE),
     "no JSON": (query(call={"arguments": {"to": float("nan")}}), Code.POLICY_ERROR),
 }
 
@@ -151,7 +152,7 @@ async def test_a_builtin_that_fails_inside_a_denial_denies(start: Any) -> None:
         decision = await engine.decider.decide(QUERY)
         assert (decision.allow, decision.code) == (False, Code.POLICY_ERROR)
         with pytest.raises(Refused) as refused:
-            await engine.decider.visible(TASK, (), "mail", (7,), NOW)  # type: ignore[arg-type]
+            await engine.decider.visible(TASK, (), "mail", (7,), NOW)
         assert refused.value.code == Code.POLICY_ERROR
         assert engine.alive  # the agent can cause this: it says nothing about OPA
 

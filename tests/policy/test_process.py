@@ -123,7 +123,7 @@ async def test_memory_is_bounded(start: Any, caplog: pytest.LogCaptureFixture) -
     states = States()
     async with start(on_state=states, memory_mib=128) as engine:
         await states.until(State.READY)
-        greedy = query(call={"arguments": {"to": ["y" * 50] * 900_000}})
+        greedy = query(call={"arguments": {"to": ["y" * 3000] * 15_000}})
         assert (await engine.decider.decide(greedy)).code is Code.POLICY_UNAVAILABLE
         await states.until(State.DOWN)
         await states.until(State.READY)

@@ -17,7 +17,7 @@ from taskgrant.model.task import Task
 from taskgrant.model.time import Instant
 from taskgrant.policy.client import OpaClient, OpaFault, OpaUnavailable
 from taskgrant.policy.decisions import read_admitted, read_decision, read_visible
-from taskgrant.policy.documents import authz_input, grants_input, visible_input
+from taskgrant.policy.documents import MAX_VALUES, authz_input, grants_input, oversized, visible_input
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +25,8 @@ _REASONS = {
     Code.POLICY_UNAVAILABLE: "policy cannot be asked at the moment",
     Code.POLICY_ERROR: "policy could not decide this",
 }
+
+_TOO_LARGE = f"the call holds more than {MAX_VALUES} values"
 
 
 class OpaDecider:
@@ -37,6 +39,10 @@ class OpaDecider:
     async def decide(self, query: Query) -> Decision:
         """Never raises."""
         identity = _new_id()
+        if oversized(query.call):
+            return Decision(
+                False, Code.TOO_LARGE, (_TOO_LARGE,), decision_id=identity, revision=self.revision
+            )
         try:
             reply = await self._client.ask("taskgrant/authz", "decision", authz_input(query))
             identity = reply.decision_id or identity

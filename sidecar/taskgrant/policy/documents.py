@@ -13,18 +13,20 @@
 Every member of a call that reaches the tool is in the document.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from taskgrant.model.call import Headers
+from taskgrant.model.call import Call, Headers
 from taskgrant.model.decision import Ask, Query
 from taskgrant.model.grant import Grant, GrantSpec
+from taskgrant.model.matching import MAX_NODES
 from taskgrant.model.task import Task
 from taskgrant.model.time import Instant, to_rfc3339
 
 Document = dict[str, Any]
 
 VERSION = 1
+MAX_VALUES = MAX_NODES  # a schema is not compared with more either
 
 
 def authz_input(query: Query) -> Document:
@@ -53,6 +55,24 @@ def authz_input(query: Query) -> Document:
             "request": query.request,
         },
     }
+
+
+def oversized(call: Call) -> bool:
+    """True if a call holds more values than OPA is to be asked about: each costs OPA 200 bytes and more."""
+    left = MAX_VALUES
+    rest: list[object] = [call.arguments, call.meta, call.params]
+    while rest:
+        value = rest.pop()
+        inner: Collection[object] = ()
+        if isinstance(value, Mapping):
+            inner = value.values()
+        elif isinstance(value, (list, tuple)):
+            inner = value
+        left -= len(inner)
+        if left < 0:
+            return True
+        rest.extend(inner)
+    return False
 
 
 def visible_input(
