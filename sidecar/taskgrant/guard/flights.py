@@ -15,6 +15,7 @@ from contextvars import ContextVar
 
 from taskgrant.guard.checks import Verified
 from taskgrant.guard.revocations import Ended
+from taskgrant.wire.transports import abort
 
 #: The request on whose behalf a connection to the tool server is being asked for.
 current: ContextVar["Flight"] = ContextVar("taskgrant_guard_flight")
@@ -48,7 +49,7 @@ class Flight:
         self._upstream = upstream
         self._owners[upstream] = self
         if self.is_cut:
-            upstream.abort()
+            abort(upstream)
 
     def detach(self) -> None:
         if self._upstream is not None and self._owners.get(self._upstream) is self:
@@ -69,9 +70,9 @@ class Flight:
         self.is_cut = True
         # A connection that went back to the pool may serve another request by now.
         if self._upstream is not None and self._owners.get(self._upstream) is self:
-            self._upstream.abort()
+            abort(self._upstream)
         if self.answering:
-            self._client.abort()
+            abort(self._client)
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())
 

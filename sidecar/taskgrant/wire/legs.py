@@ -18,6 +18,7 @@ from taskgrant.model.codes import Code
 from taskgrant.model.event import Revocation
 from taskgrant.model.ids import CallId, GrantId, TaskId
 from taskgrant.model.time import Clock, Instant
+from taskgrant.wire.transports import abort
 
 _log = logging.getLogger("taskgrant.wire")
 
@@ -129,7 +130,7 @@ class Leg:
         if self._cut is None:
             self._cut = (code, reason)
             for transport in self._transports:
-                _abort(transport)
+                abort(transport)
             self._timer.cancel()
             self._cancel()
 
@@ -206,10 +207,3 @@ class Legs:
                 ", ".join(sorted(stuck)),
             )
         return tuple(leg.call for leg, _ in doomed if leg.begun or leg.call in stuck)
-
-
-def _abort(transport: asyncio.BaseTransport) -> None:
-    if isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "abort"):
-        transport.abort()
-    else:
-        transport.close()

@@ -21,6 +21,7 @@ from aiohttp.tracing import Trace
 
 from taskgrant.model.credential import Issued
 from taskgrant.wire.legs import Leg
+from taskgrant.wire.transports import abort
 
 _CONNECT_SECONDS = 10.0
 #: Shorter than what servers keep (uvicorn: 5 s), so that we rarely write to a connection that is being closed.
@@ -100,7 +101,7 @@ class SeverableConnector(TCPConnector):
     def abort(self) -> None:
         """Ends every connection at once; nothing is flushed."""
         for transport in self._seen:
-            transport.abort()
+            abort(transport)
         self._seen.clear()
 
 

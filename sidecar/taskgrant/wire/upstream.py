@@ -23,6 +23,7 @@ from taskgrant.model.event import Revocation
 from taskgrant.model.ids import CallId, TaskId
 from taskgrant.wire.legs import Leg, Legs
 from taskgrant.wire.pool import SENDING, Pool, Resent, Sending
+from taskgrant.wire.transports import abort
 
 #: Response headers that are passed on; everything else (cookies, challenges, hop-by-hop, …) stays here.
 _KEPT = frozenset({"content-type", "mcp-session-id", "mcp-protocol-version", "cache-control", "retry-after"})
@@ -104,7 +105,7 @@ class HttpUpstream:
         finally:
             if sending.transport is not None:
                 if response is None or not response.closed:
-                    sending.transport.abort()
+                    abort(sending.transport)
                 leg.drop(sending.transport)
             if response is not None:
                 response.close()
