@@ -42,6 +42,7 @@ from taskgrant.proxy.standing import Standing
 from taskgrant.wire.credentials import Keyring
 from taskgrant.wire.legs import Legs
 from taskgrant.wire.listener import Listener
+from taskgrant.wire.transparent import TransparentListener
 from taskgrant.wire.upstream import HttpUpstream
 
 _log = logging.getLogger("taskgrant")
@@ -170,11 +171,10 @@ class Sidecar:
         stack.push_async_callback(control.stop)
 
         bound = {"control": str(config.control.socket)}
-        for name, address in (("gateway", config.listen.gateway), ("proxy", config.listen.proxy)):
-            listener = Listener(name, address, pipeline.handle, config.listen, frozenset({config.agent_uid}))
-            host, port = await listener.start()
+        for listener in _listeners(config, pipeline):
+            bound[listener.name] = _url(*await listener.start())
             stack.push_async_callback(listener.stop, _GRACE_SECONDS)
-            bound[name] = _url(host, port)
+        bound.setdefault("proxy", bound.get("transparent", ""))
 
         admin = Admin(config.listen.admin, self.metrics, lambda: _waiting(opa, authority))
         bound["admin"] = _url(*await admin.start())
@@ -190,6 +190,20 @@ class Sidecar:
         self.metrics.live("credentials", "Credentials held.", lambda: len(credentials))
         self.metrics.live("calls", "Calls on their way to a tool server.", lambda: len(legs))
         self.metrics.live("streams", "Standing streams of clients.", lambda: len(standing))
+
+
+def _listeners(config: Config, pipeline: Pipeline) -> list[Listener]:
+    """The agent's. A transparent listener at the proxy's address is both."""
+    listen, uids = config.listen, frozenset({config.agent_uid})
+    common = (pipeline.handle, listen, uids, pipeline.turned_away)
+    shared = listen.transparent == listen.proxy
+    named = (
+        [("gateway", listen.gateway)] if shared else [("gateway", listen.gateway), ("proxy", listen.proxy)]
+    )
+    listeners = [Listener(name, address, *common) for name, address in named]
+    if listen.transparent is not None:
+        listeners.append(TransparentListener(listen.transparent, *common, direct=shared))
+    return listeners
 
 
 def _fingerprint(parts: Parts):  # type: ignore[no-untyped-def]

@@ -10,7 +10,7 @@ from collections import Counter
 from time import perf_counter
 
 from taskgrant.errors import Refused, Severed
-from taskgrant.model.call import Call, Malformed, Refusal
+from taskgrant.model.call import Call, Caller, Malformed, Refusal
 from taskgrant.model.catalogue import Server
 from taskgrant.model.codes import Code
 from taskgrant.model.decision import Decision
@@ -57,6 +57,11 @@ class Pipeline:
             await self._locate(exchange)
         finally:
             self._in_flight -= 1
+
+    def turned_away(self, caller: Caller, refusal: Refusal) -> None:
+        """A listener has refused what no exchange could be made of, or a client that is not the agent's."""
+        fault = Malformed(refusal.code, refusal.reason)
+        self._record_refusal(fault, caller, None, refusal, None, "")
 
     async def apply(self, revocation: Revocation) -> tuple[CallId, ...]:
         """Severs and forgets what ended. Returning means severed; answers the calls that had begun."""
@@ -156,11 +161,7 @@ class Pipeline:
         decision: Decision | None,
         server: str,
     ) -> None:
-        now = self._parts.clock.now()
-        self._parts.telemetry.decided(refusal.code, server)
-        self._parts.recorder.post(
-            records.refused(call, exchange.caller, task, refusal, decision, server, now)
-        )
+        self._record_refusal(call, exchange.caller, task, refusal, decision, server)
         if not exchange.begun:
             await exchange.answer(codec.refuse(call, refusal))
             return
@@ -169,6 +170,19 @@ class Pipeline:
             await exchange.finish_within(event, self._parts.config.cut_grace_ms / 1000)
         else:
             await exchange.end("abort")
+
+    def _record_refusal(
+        self,
+        call: Call | Malformed,
+        caller: Caller,
+        task: Task | None,
+        refusal: Refusal,
+        decision: Decision | None,
+        server: str,
+    ) -> None:
+        now = self._parts.clock.now()
+        self._parts.telemetry.decided(refusal.code, server)
+        self._parts.recorder.post(records.refused(call, caller, task, refusal, decision, server, now))
 
 
 def _told(fault: Malformed) -> Refusal:

@@ -21,8 +21,7 @@ def _subject(call: Call, caller: Caller, task: Task | None) -> dict[str, Json]:
         "server": call.server,
         "action": call.action,
     }
-    if caller.uid is not None:
-        fields["uid"] = caller.uid
+    _client(fields, caller)
     if call.tool is not None:
         fields["tool"] = call.tool
         fields["arguments_digest"] = digest(call.arguments)
@@ -54,6 +53,7 @@ def refused(
 ) -> Record:
     if isinstance(call, Malformed):
         fields: dict[str, Json] = {"listener": caller.listener, "server": server}
+        _client(fields, caller)
     else:
         fields = _subject(call, caller, task)
     fields["code"] = refusal.code
@@ -87,6 +87,13 @@ def settled(
     if status is not None:
         fields["status"] = status
     return Record("call.settled", now, fields)
+
+
+def _client(fields: dict[str, Json], caller: Caller) -> None:
+    if caller.uid is not None:
+        fields["uid"] = caller.uid
+    if caller.dialled:
+        fields["dialled"] = caller.dialled
 
 
 def _policy(fields: dict[str, Json], decision: Decision) -> None:

@@ -8,19 +8,21 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
-from aiohttp.web import BaseRequest, RequestHandler, Server, StreamResponse
+from aiohttp.web import BaseRequest, RequestHandler, Response, Server, StreamResponse
 
 from taskgrant.errors import ConfigurationError, Refused
-from taskgrant.model.call import Answer, Caller, Head
+from taskgrant.model.call import Caller, Head, Refusal
 from taskgrant.model.codes import Code
 from taskgrant.model.ports import Destination
 from taskgrant.wire import peer
 from taskgrant.wire.config import ListenConfig
 from taskgrant.wire.exchange import HttpExchange
-from taskgrant.wire.intake import is_loopback, read
+from taskgrant.wire.intake import Way, is_loopback, read
 from taskgrant.wire.problem import problem
+from taskgrant.wire.redirect.original import Dialled
 
 _log = logging.getLogger("taskgrant.wire")
 # What a client can provoke in the parser is answered, not logged line by line.
@@ -28,24 +30,46 @@ _quiet = logging.getLogger("taskgrant.wire.http")
 _quiet.setLevel(logging.CRITICAL)
 
 Handler = Callable[[HttpExchange], Awaitable[None]]
-_WAYS: dict[str, Literal["gateway", "absolute"]] = {"gateway": "gateway", "proxy": "absolute"}
+#: Told of each request that is refused here, so that it is on record like any other.
+Refusing = Callable[[Caller, Refusal], None]
+_WAYS: dict[str, Way] = {"gateway": "gateway", "proxy": "absolute", "transparent": "transparent"}
 _MAX_LINE = 16 << 10
 _MAX_FIELD = 16 << 10
 _MAX_HEADERS = 100
 _LINGER_SECONDS = 2.0
-_BACKLOG = 512
+BACKLOG = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A connection that was redirected here: its socket, who owns the other end, and whom it was for."""
+
+    sock: socket.socket
+    uid: int | None
+    dialled: Dialled | None  # None: the listener itself was dialled
+    peer: str
+
+    def caller(self, listener: str) -> Caller:
+        return Caller(self.uid, listener, None, self.peer, str(self.dialled or ""))
 
 
 class _Connection(RequestHandler):
     """A connection, with the uid of its other end and a deadline for its first head."""
 
-    __slots__ = ("_head_deadline", "_listener", "uid")
+    __slots__ = ("_head_deadline", "_listener", "accepted", "uid")
 
-    def __init__(self, listener: "Listener", server: Server, **settings: Any) -> None:
+    def __init__(
+        self, listener: "Listener", server: Server, accepted: Accepted | None, **settings: Any
+    ) -> None:
         super().__init__(server, **settings)
         self._listener = listener
         self._head_deadline: asyncio.TimerHandle | None = None
+        self.accepted = accepted
         self.uid: int | None = None
+
+    @property
+    def dialled(self) -> Dialled | None:
+        return self.accepted.dialled if self.accepted is not None else None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -53,8 +77,11 @@ class _Connection(RequestHandler):
         if self._listener.full:
             tcp.abort()
             return
-        client, server = tcp.get_extra_info("peername"), tcp.get_extra_info("sockname")
-        self.uid = peer.owner(client[:2], server[:2]) if client and server else None
+        if self.accepted is not None:
+            self.uid = self.accepted.uid
+        else:
+            client, server = tcp.get_extra_info("peername"), tcp.get_extra_info("sockname")
+            self.uid = peer.owner(client[:2], server[:2]) if client and server else None
         loop = asyncio.get_running_loop()
         self._head_deadline = loop.call_later(self._listener.config.head_timeout, tcp.abort)
 
@@ -67,12 +94,31 @@ class _Connection(RequestHandler):
         self.head_arrived()
         super().connection_lost(exc)
 
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> StreamResponse:
+        """What the parser did not take for a request: on record too, and answered without repeating any of it."""
+        if status < 500:
+            self.close()
+            return self._listener.unreadable(request, self)
+        return super().handle_error(request, status, exc, message)
+
 
 class Listener:
     """``name`` says what it speaks: ``gateway`` (paths that name a server) or ``proxy`` (absolute-form)."""
 
     def __init__(
-        self, name: str, bind: str, handler: Handler, config: ListenConfig, expected_uids: frozenset[int]
+        self,
+        name: str,
+        bind: str,
+        handler: Handler,
+        config: ListenConfig,
+        expected_uids: frozenset[int],
+        on_refused: Refusing = lambda caller, refusal: None,
     ) -> None:
         """Raises ``errors.ConfigurationError`` for a bad address, or one that is not loopback."""
         self.name = name
@@ -81,9 +127,11 @@ class Listener:
         self._address = _address(name, bind)
         self._handler = handler
         self._expected = expected_uids
+        self._on_refused = on_refused
         self._port = 0
         self._server: asyncio.Server | None = None
         self._http: Server | None = None
+        self._connection: Callable[[Accepted | None], _Connection]
 
     @property
     def full(self) -> bool:
@@ -91,10 +139,20 @@ class Listener:
 
     async def start(self) -> tuple[str, int]:
         """Listens; answers the host and the port that it got."""
-        loop = asyncio.get_running_loop()
+        self._connections()
+        host, port = self._address
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: self._connection(None), host, port, family=family, backlog=BACKLOG
+        )
+        self._port = int(self._server.sockets[0].getsockname()[1])
+        return host, self._port
+
+    def _connections(self) -> None:
+        """From now on connections can be served."""
         http = Server(self._serve, handler_cancellation=True)
         settings: dict[str, Any] = {
-            "loop": loop,
+            "loop": asyncio.get_running_loop(),
             "access_log": None,
             "logger": _quiet,
             "auto_decompress": False,
@@ -104,41 +162,38 @@ class Listener:
             "max_field_size": _MAX_FIELD,
             "max_headers": _MAX_HEADERS,
         }
-        host, port = self._address
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._http = http
-        self._server = await loop.create_server(
-            lambda: _Connection(self, http, **settings), host, port, family=family, backlog=_BACKLOG
-        )
-        self._port = int(self._server.sockets[0].getsockname()[1])
-        return host, self._port
+        self._connection = lambda accepted: _Connection(self, http, accepted, **settings)
 
     async def stop(self, grace: float) -> None:
         """Accepts nothing new, lets what is running end within ``grace`` seconds, then closes everything."""
-        if self._server is None or self._http is None:
+        if self._server is None:
             return
         self._server.close()
-        self._http.pre_shutdown()
-        await self._http.shutdown(grace)
+        await self._finish(grace)
         await self._server.wait_closed()
         self._server = None
+
+    async def _finish(self, grace: float) -> None:
+        if self._http is not None:
+            self._http.pre_shutdown()
+            await self._http.shutdown(grace)
 
     async def _serve(self, request: BaseRequest) -> StreamResponse:
         connection = cast(_Connection, request.protocol)
         connection.head_arrived()
-        caller = Caller(connection.uid, self.name, None, _peer_name(request))
+        caller = self._caller(request, connection)
         if connection.uid is None or connection.uid not in self._expected:
             _log.warning("refused %s on the %s listener: uid %s", caller.peer, self.name, connection.uid)
-            refusal = problem(Code.PEER_REFUSED, "this listener is for the agent's processes only")
+            refusal = Refusal(Code.PEER_REFUSED, "this listener is for the agent's processes only")
             return await self._refuse(request, caller, refusal)
         try:
             version = (request.version.major, request.version.minor)
-            intake = read(
-                self._way, self._port, request.method, request.raw_path, version, request.raw_headers
-            )
+            target, headers = request.raw_path, request.raw_headers
+            intake = read(self._way, self._port, request.method, target, version, headers, connection.dialled)
         except Refused as refused:
-            return await self._refuse(request, caller, problem(Code(refused.code), refused.reason))
-        caller = Caller(connection.uid, self.name, intake.handle, caller.peer)
+            return await self._refuse(request, caller, Refusal(Code(refused.code), refused.reason))
+        caller = replace(caller, handle=intake.handle)
         exchange = HttpExchange(request, caller, intake.destination, intake.head, self.config.body_timeout)
         return await self._hand_over(exchange)
 
@@ -164,11 +219,25 @@ class Listener:
             return
         await exchange.answer(problem(Code.INVALID, "the sidecar failed; its log says why", 500), close=True)
 
-    async def _refuse(self, request: BaseRequest, caller: Caller, answer: Answer) -> StreamResponse:
+    def unreadable(self, request: BaseRequest, connection: _Connection) -> StreamResponse:
+        """The answer to bytes that are no HTTP request."""
+        refusal = Refusal(Code.MALFORMED, "this is no HTTP request")
+        self._on_refused(self._caller(request, connection), refusal)
+        answer = problem(refusal.code, refusal.reason)
+        response = Response(status=answer.status, body=answer.body, content_type=answer.content_type)
+        response.force_close()
+        return response
+
+    def _caller(self, request: BaseRequest, connection: _Connection) -> Caller:
+        dialled = str(connection.dialled or "")
+        return Caller(connection.uid, self.name, None, _peer_name(request), dialled)
+
+    async def _refuse(self, request: BaseRequest, caller: Caller, refusal: Refusal) -> StreamResponse:
+        self._on_refused(caller, refusal)
         exchange = HttpExchange(
             request, caller, Destination("gateway", ""), Head(request.method, ""), self.config.body_timeout
         )
-        await exchange.answer(answer, close=True)
+        await exchange.answer(problem(refusal.code, refusal.reason), close=True)
         if exchange.response is None:
             raise ConnectionResetError("aborted before an answer was begun")
         return exchange.response
