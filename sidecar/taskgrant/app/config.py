@@ -22,6 +22,7 @@ from taskgrant.policy.config import PolicyConfig
 from taskgrant.protocols.routes import RouteFault, compile_routes
 from taskgrant.proxy.config import ProxyConfig
 from taskgrant.wire.config import ListenConfig
+from taskgrant.wire.redirect.config import RedirectConfig
 
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _DOMAIN = r"^[a-z0-9]([a-z0-9._-]{0,253}[a-z0-9])?$"
@@ -92,6 +93,7 @@ class Config(_Section):
     )
     runtime_dir: Path = Field(Path("run"), description="sockets; private to this process")
     listen: ListenConfig = ListenConfig()
+    redirect: RedirectConfig = RedirectConfig()
     proxy: ProxyConfig = ProxyConfig()
     policy: PolicyConfig = PolicyConfig()
     authority: AuthorityConfig = AuthorityConfig()
@@ -158,7 +160,30 @@ def _conflicts(config: Config) -> list[tuple[Place, str]]:
         if server.protocol is ServerProtocol.HTTP and server.versions:
             faults.append(((*at, "versions"), "are revisions of MCP; this server speaks http"))
         faults.extend(_operation_conflicts(at, _operations(server)))
+    if config.listen.transparent is not None:
+        faults.extend(_redirect_conflicts(config))
     return faults
+
+
+def _redirect_conflicts(config: Config) -> list[tuple[Place, str]]:
+    """The kernel tells the sidecar and the agent apart by their uids, and what is the agent's own by its port."""
+    faults: list[tuple[Place, str]] = []
+    if config.agent.uid is None:
+        faults.append((("agent", "uid"), "is needed beside listen.transparent"))
+    elif config.agent.uid in (0, config.redirect.uid):
+        faults.append((("agent", "uid"), "must be neither root's nor redirect.uid, the sidecar's own"))
+    listen = config.listen
+    ours = {_port(each) for each in (listen.gateway, listen.proxy, listen.admin, listen.transparent)}
+    for index, port in enumerate(config.redirect.local_ports):
+        if port in ours | {config.redirect.dns_port}:
+            faults.append((("redirect", "local_ports", index), f"{port} is a port of the sidecar's own"))
+    return faults
+
+
+def _port(address: str | None) -> int:
+    """0 for none, and for what is no port: the listener refuses that."""
+    port = (address or "").rpartition(":")[2]
+    return int(port) if port.isascii() and port.isdigit() else 0
 
 
 def _unreadable(config: Config) -> list[tuple[Place, str]]:

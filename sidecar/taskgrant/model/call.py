@@ -18,9 +18,10 @@ class Caller:
     """Where a request came from. ``uid`` owns the client's socket; None when the kernel could not say."""
 
     uid: int | None
-    listener: str  # "gateway", "proxy", …
+    listener: str  # "gateway", "proxy", "transparent", …
     handle: str | None = None  # what was presented in Taskgrant-Task or proxy credentials
     peer: str = ""
+    dialled: str = ""  # where a redirected connection was for: address and port
 
 
 @dataclass(frozen=True, slots=True)

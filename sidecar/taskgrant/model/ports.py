@@ -130,9 +130,10 @@ class Codec(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What the client dialled: ``gateway`` (the first path segment names the server) or ``absolute``."""
+    """What the client dialled: ``gateway`` (the first path segment names the server), ``absolute`` (the target does),
+    or ``transparent`` (Host does, on a redirected connection)."""
 
-    way: Literal["gateway", "absolute"]
+    way: Literal["gateway", "absolute", "transparent"]
     name: str  # the server's name, or host[:port] in lower case
 
 

@@ -12,6 +12,10 @@ class ListenConfig(BaseModel):
     proxy: str = Field(
         "127.0.0.1:15001", description="for agents that honour HTTP_PROXY: absolute-form targets"
     )
+    transparent: str | None = Field(
+        None,
+        description="for redirected connections, on 127.0.0.1 and ::1 (default: none); at the address of proxy, both",
+    )
     admin: str = Field("127.0.0.1:15090", description="/healthz, /readyz and /metrics")
     body_limit: int = Field(4 << 20, ge=1024, le=256 << 20, description="bytes of a request's body")
     max_connections: int = Field(1024, ge=1, le=65536, description="connections of the agent to one listener")

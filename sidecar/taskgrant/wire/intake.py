@@ -1,15 +1,19 @@
 """From a request that a parser let through to what it means to us: head, destination and handle, or a refusal. Pure.
 
-==========  =====================================================  ==========================================
+=========== ====================================================== ==========================================
 listener    target                                                 destination
-==========  =====================================================  ==========================================
+=========== ====================================================== ==========================================
 gateway     ``/<server>/rest?query`` (origin-form)                 ``gateway``, the server's name; path ``/rest``
 proxy       ``http://host[:port]/path`` (absolute-form)            ``absolute``, ``host[:port]`` in lower case
-==========  =====================================================  ==========================================
+transparent ``/path`` (origin-form), a server's name in ``Host``   ``transparent``, ``host[:port]`` in lower case
+transparent ``http://host[:port]/path`` (absolute-form)            as of the proxy
+=========== ====================================================== ==========================================
 
 The gateway is dialled by loopback names only (a page that was rebound to 127.0.0.1 sends its own name), and by no
-page of another origin. A task's handle is presented once, in ``Taskgrant-Task``, or as proxy credentials: ``Bearer
-<handle>`` or ``Basic`` of ``task:<handle>``. It never reaches a tool.
+page of another origin. Where a connection was redirected, ``Host`` says which server it is for, and must not
+contradict what was dialled: the port is the same, and so is the address if it names one. A task's handle is presented
+once, in ``Taskgrant-Task``, or as proxy credentials: ``Bearer <handle>`` or ``Basic`` of ``task:<handle>``. It never
+reaches a tool.
 """
 
 import base64
@@ -25,11 +29,21 @@ from taskgrant.errors import Refused
 from taskgrant.model.call import Head, Malformed
 from taskgrant.model.codes import Code
 from taskgrant.model.ports import Destination
-from taskgrant.protocols.framing import Absolute, FramingFault, check_head, parse_authority, parse_target
+from taskgrant.protocols.framing import (
+    Absolute,
+    FramingFault,
+    Origin,
+    check_head,
+    parse_authority,
+    parse_target,
+)
+from taskgrant.wire.redirect.original import Dialled
 
 _HANDLE = "taskgrant-task"
 _PROXY_CREDENTIALS = "proxy-authorization"
 _MAX_HANDLE = 512
+
+Way = Literal["gateway", "absolute", "transparent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +54,18 @@ class Intake:
 
 
 def read(
-    way: Literal["gateway", "absolute"],
+    way: Way,
     port: int,
     method: str,
     target: str,
     version: tuple[int, int],
     raw_headers: Sequence[tuple[bytes, bytes]],
+    dialled: Dialled | None = None,
 ) -> Intake:
-    """Raises ``errors.Refused``: malformed, unsupported, too_large, forbidden (Host, Origin), handle_invalid."""
+    """``dialled`` is whom a redirected connection was for, ``port`` the listener's own.
+
+    Raises ``errors.Refused``: malformed, unsupported, too_large, forbidden (Host, Origin), handle_invalid.
+    """
     head = check_head(method, target, version, raw_headers)
     if isinstance(head, Malformed):
         raise Refused(head.code, head.detail)
@@ -61,14 +79,14 @@ def read(
         name, slash, rest = head.path[1:].partition("/")
         destination = Destination("gateway", name)
         head = replace(head, path="/" + rest if slash else "/")
+    elif dialled is not None and isinstance(wanted, Origin):
+        destination = Destination("transparent", _named(head, dialled))
     else:
         if not isinstance(wanted, Absolute) or wanted.scheme != "http":
             raise Refused(
                 Code.UNSUPPORTED, "this is the proxy: ask for http://host/…, or use the gateway's port"
             )
-        destination = Destination(
-            "absolute", wanted.host if wanted.port == 80 else f"{wanted.host}:{wanted.port}"
-        )
+        destination = Destination("absolute", _name(wanted.host, wanted.port))
     handle = _handle(head)
     headers = tuple(pair for pair in head.headers if pair[0] not in (_HANDLE, _PROXY_CREDENTIALS))
     return Intake(replace(head, headers=headers), destination, handle)
@@ -82,6 +100,27 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _named(head: Head, dialled: Dialled) -> str:
+    """The server that Host names, which is the one that was dialled."""
+    try:
+        host, port = parse_authority(head.get("host") or "", 80)
+    except FramingFault as fault:
+        raise Refused(Code.MALFORMED, str(fault)) from fault
+    if port != dialled.port:
+        raise Refused(Code.MALFORMED, "the Host header names another port than was dialled")
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return _name(host, port)
+    if address != ipaddress.ip_address(dialled.host):
+        raise Refused(Code.MALFORMED, "the Host header names another address than was dialled")
+    return _name(host, port)
+
+
+def _name(host: str, port: int) -> str:
+    return host if port == 80 else f"{host}:{port}"
 
 
 def _check_local(head: Head, port: int) -> None:
