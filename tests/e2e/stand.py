@@ -132,9 +132,10 @@ class Stand:
         place.boundary.append({"server": "tools", "tools": free})
         place.boundary.append({"server": "tools", "tools": ["guarded"], "approval": "required"})
         place.boundary.append({"server": "desk", "tools": ["comment"]})
+        given = sections.pop("listen", {})
         place.sections = {
             "authority": {"task_binding": "handle"},
-            "listen": {"body_limit": BODY_LIMIT},
+            "listen": {"body_limit": BODY_LIMIT, **given},
             **sections,
         }
         place.policy.mkdir(exist_ok=True)
