@@ -28,7 +28,8 @@ VERSION_META = "io.modelcontextprotocol/protocolVersion"
 TOOLS = ("note", "limited", "guarded", "scan", "other", "forbidden")
 BODY_LIMIT = 1 << 16
 
-#: What a security author wrote: one tool is never to be called, and one rule has a builtin that fails on bad input.
+#: What a security author wrote: one tool is never to be called, one rule has a builtin that fails on bad input, and one
+#: takes its time.
 POLICY = """package taskgrant.authz
 
 import rego.v1
@@ -38,6 +39,13 @@ deny contains {"code": "denied_by_policy", "reason": "nobody calls this tool"} i
 deny contains {"reason": "that network is closed"} if {
 	input.resource.id == "scan"
 	net.cidr_contains(input.resource.properties.arguments.network, "10.0.0.1")
+}
+
+deny contains {"reason": "that text has factors"} if {
+	input.resource.properties.arguments.text == "slow"
+	some one in numbers.range(1, 4000)
+	some other in numbers.range(1, 4000)
+	one * other < 0
 }
 """
 PROFILES = {"tools/limited": {"max_rate_per_minute": 1}}
