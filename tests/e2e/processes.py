@@ -80,10 +80,12 @@ class Installation:
     sections: dict[str, Any] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     started: int = 0
+    control_socket: Path | None = None  # where a test wants it elsewhere
+    prefix: tuple[str, ...] = ()  # of every command line, such as one that runs it as another user
 
     @property
     def control(self) -> Path:
-        return self.directory / "run" / "control.sock"
+        return self.control_socket or self.directory / "run" / "control.sock"
 
     @property
     def audit(self) -> list[dict[str, Any]]:
@@ -141,7 +143,11 @@ class Installation:
         environment = {**os.environ, "TASKGRANT_OPA": str(self.opa)}
         with log.open("wb") as out:
             popen = subprocess.Popen(
-                [sys.executable, *arguments], stdout=out, stderr=out, env=environment, start_new_session=True
+                [*self.prefix, sys.executable, *arguments],
+                stdout=out,
+                stderr=out,
+                env=environment,
+                start_new_session=True,
             )
         process = Process(popen, log)
         self.stack.callback(process.stop)
