@@ -49,7 +49,7 @@ def kept_headers(reply: Reply) -> Headers:
 
 def check_status(reply: Reply, server: str) -> None:
     """Raises ``errors.Refused`` for statuses that speak to us rather than to the client."""
-    if reply.status in (401, 403):
+    if reply.status in (401, 403, 407):
         raise Refused(Code.CREDENTIAL_REFUSED, f"{server} did not accept this task's credential")
     if 300 <= reply.status < 400:
         raise Refused(Code.UNSUPPORTED, f"{server} answered with a redirect, and redirects are not followed")
