@@ -1,7 +1,7 @@
 """Questions to OPA over its Unix socket: the only module that knows opa-python-client.
 
-What that library has no options for is set in one place, ``_Session``: the socket, an unbounded pool (a call must not
-wait for another's answer), no cookies, no compression, and a hook that keeps what OPA says about an error.
+That library has no option for a Unix socket, and loses what OPA says about an error: it is given a session of ours
+(``policy.session``), in the one place where it would make its own.
 """
 
 import asyncio
@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
 from opa_client.opa_async import AsyncOpaClient
+
+from taskgrant.policy.session import UnixSession
 
 #: A builtin that fails inside a `deny` would otherwise take the denial with it.
 _STRICT = {"strict-builtin-errors": "true"}
@@ -64,7 +65,7 @@ class OpaClient:
                 reply = await self._session.query_rule(document, package, rule, _STRICT)
         except TimeoutError as error:
             raise OpaUnavailable(f"OPA did not answer within {self._deadline * 1000:g} ms") from error
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError) as error:
+        except OSError as error:
             raise OpaUnavailable(f"OPA cannot be reached: {error}") from error
         except OpaFault:
             raise
@@ -85,35 +86,26 @@ class _Session(AsyncOpaClient):  # type: ignore[misc]  # the library ships no ty
         self._socket = socket
 
     async def _init_session(self) -> None:
-        self._connector = aiohttp.UnixConnector(str(self._socket), limit=0)
-        self._session = aiohttp.ClientSession(
-            connector=self._connector,
-            timeout=aiohttp.ClientTimeout(total=None),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept-Encoding": "identity"},
-            skip_auto_headers=("User-Agent", "Accept"),
-            json_serialize=_ENCODER.encode,
-            raise_for_status=_keep_message,
-        )
+        self._session = UnixSession(self._socket, _fault)
 
 
-def _plain(value: object) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is no JSON value")
-
-
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain)
-
-
-async def _keep_message(response: aiohttp.ClientResponse) -> None:
-    if response.status == 200:
-        return
-    text = await response.text(errors="replace")
+def _fault(status: int, body: bytes) -> OpaFault:
+    text = body.decode(errors="replace")
     try:
         fault = json.loads(text)
         details = fault.get("errors") or [fault]
-        message = "; ".join(str(one["message"]) for one in details)
+        message = "; ".join(_told(one) for one in details)
     except (ValueError, TypeError, KeyError, AttributeError):
         message = text.strip() or "no message"
-    raise OpaFault(f"OPA answered {response.status}: {message}"[:_LONGEST_MESSAGE])
+    return OpaFault(f"OPA answered {status}: {message}"[:_LONGEST_MESSAGE])
+
+
+def _told(fault: Mapping[str, Any]) -> str:
+    """One of OPA's errors, and where. What a builtin says of its operands is left out: an agent's arguments are not for
+    a log.
+    """
+    message = str(fault["message"])
+    if fault.get("code") == "eval_builtin_error":
+        message = f"{message.partition(':')[0]} failed"
+    where = fault.get("location")
+    return message if where is None else f"{message} at {where['file']}:{where['row']}"
