@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from taskgrant.model.call import Call, Kind
 from taskgrant.model.codes import Code
-from taskgrant.model.coverage import best_refusal, covers, covers_server, excessive
+from taskgrant.model.coverage import best_refusal, compare, covers, covers_server, excessive
 from taskgrant.model.grant import Grant, GrantState
 from taskgrant.model.ids import CallId, GrantId, TaskId
 from taskgrant.model.schema import canonical
@@ -138,13 +138,20 @@ def test_the_most_telling_refusal(grants: list[Grant], call: Call, code: Code) -
 def test_arguments_beyond_the_bounds_are_found_before_opa_is_asked() -> None:
     huge = replace(CALL, arguments={"to": "a", "n": 2**53 + 1})
     for grants in ([GRANT], [REVOKED], [EXHAUSTED, GRANT]):
-        gap = excessive(grants, huge)
+        gap = excessive(compare(grants, huge))
         assert gap is not None
         assert (gap.code, gap.pointer) == (Code.ARGUMENTS_REFUSED, "/n")
         assert best_refusal(grants, huge, NOW).code is Code.ARGUMENTS_REFUSED
-    assert excessive([GRANT], CALL) is None
-    assert excessive([GRANT], OTHER) is None
-    assert excessive([replace(GRANT, server="x")], huge) is None
+    assert excessive(compare([GRANT], CALL)) is None
+    assert excessive(compare([GRANT], OTHER)) is None
+    assert excessive(compare([replace(GRANT, server="x")], huge)) is None
+
+
+def test_comparing_arguments_once_says_the_same_as_comparing_them_again() -> None:
+    grants = [GRANT, REVOKED, EXHAUSTED, EXPIRED, PENDING, ONLY_B]
+    for call in (CALL, OTHER, replace(CALL, arguments={"to": "a", "n": 2**53 + 1})):
+        for grant in grants:
+            assert covers(grant, call, NOW, compare([grant], call)) == covers(grant, call, NOW)
 
 
 def test_a_refusal_names_neither_values_nor_places() -> None:

@@ -23,12 +23,13 @@ would have covered these very arguments, else it is as good as absent:
     arguments_refused (by a live or a pending grant) · no_grant
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from taskgrant.model.call import Call, Kind, Refusal
 from taskgrant.model.codes import Code
 from taskgrant.model.grant import Grant, GrantState
+from taskgrant.model.ids import GrantId
 from taskgrant.model.matching import Miss, misses
 from taskgrant.model.time import Instant
 
@@ -60,13 +61,30 @@ _REASONS = {
 _EXCESSIVE = "the arguments are too large or too deeply nested to be compared with what is granted"
 
 
-def covers(grant: Grant, call: Call, now: Instant) -> Gap | None:
-    """None when the grant covers the call now; otherwise the first thing that it lacks."""
+#: What a call's arguments lack for each grant that names its tool: None where nothing.
+Compared = Mapping[GrantId, Miss | None]
+
+
+def compare(grants: Iterable[Grant], call: Call) -> Compared:
+    """The arguments against each grant that names the tool. Neither changes while a call is decided on, so once is
+    enough; states and times do, and are no part of it.
+    """
+    return {grant.id: _miss(grant, call) for grant in grants if _names(grant, call)}
+
+
+def covers(grant: Grant, call: Call, now: Instant, compared: Compared | None = None) -> Gap | None:
+    """None when the grant covers the call now; otherwise the first thing that it lacks.
+
+    ``compared`` is what ``compare`` said of this very grant and call.
+    """
     if call.kind is not Kind.TOOL:
         return covers_server(grant, call.server, now)
     if not _names(grant, call):
         return Gap(Code.NO_GRANT, f"names neither {call.tool!r} nor its server")
-    return _over(grant, now) or _arguments(grant, call)
+    if (gap := _over(grant, now)) is not None:
+        return gap
+    miss = _miss(grant, call) if compared is None else compared[grant.id]
+    return None if miss is None else Gap(Code.ARGUMENTS_REFUSED, miss.reason, miss.pointer)
 
 
 def covers_server(grant: Grant, server: str, now: Instant) -> Gap | None:
@@ -102,13 +120,11 @@ def best_refusal(grants: Iterable[Grant], call: Call, now: Instant) -> Refusal:
     return Refusal(code, _REASONS[code])
 
 
-def excessive(grants: Iterable[Grant], call: Call) -> Gap | None:
+def excessive(compared: Compared) -> Gap | None:
     """A bound that the arguments break for a grant that names the tool: such a call is refused before OPA is asked."""
-    for grant in grants:
-        if _names(grant, call):
-            miss = _miss(grant, call)
-            if miss is not None and miss.excessive:
-                return Gap(Code.ARGUMENTS_REFUSED, miss.reason, miss.pointer)
+    for miss in compared.values():
+        if miss is not None and miss.excessive:
+            return Gap(Code.ARGUMENTS_REFUSED, miss.reason, miss.pointer)
     return None
 
 
@@ -141,8 +157,3 @@ def _miss(grant: Grant, call: Call) -> Miss | None:
         if found:
             return found[0]
     return None
-
-
-def _arguments(grant: Grant, call: Call) -> Gap | None:
-    miss = _miss(grant, call)
-    return None if miss is None else Gap(Code.ARGUMENTS_REFUSED, miss.reason, miss.pointer)

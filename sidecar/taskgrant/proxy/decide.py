@@ -5,7 +5,7 @@ from time import perf_counter
 from taskgrant.errors import Refused
 from taskgrant.model.call import Call
 from taskgrant.model.codes import Code
-from taskgrant.model.coverage import best_refusal, covers, excessive
+from taskgrant.model.coverage import Compared, best_refusal, covers, excessive
 from taskgrant.model.decision import Decision, Query
 from taskgrant.model.grant import Grant
 from taskgrant.model.json import JsonObject
@@ -14,14 +14,20 @@ from taskgrant.proxy.parts import Parts
 
 
 async def decide(
-    parts: Parts, call: Call, task: Task, grants: tuple[Grant, ...], calls: int, request: JsonObject
+    parts: Parts,
+    call: Call,
+    task: Task,
+    grants: tuple[Grant, ...],
+    compared: Compared,
+    calls: int,
+    request: JsonObject,
 ) -> Decision:
-    """OPA's decision; what it cannot decide comes back as a denial with its code.
+    """OPA's decision; what it cannot decide comes back as a denial with its code. ``compared`` is of these grants.
 
     Raises ``errors.Refused`` (arguments_refused) for arguments that are too much to compare: OPA would not stop at its
     deadline, so it is not asked.
     """
-    if (gap := excessive(grants, call)) is not None:
+    if (gap := excessive(compared)) is not None:
         raise Refused(gap.code, gap.reason)
     started = perf_counter()
     decision = await parts.decider.decide(Query(call, task, grants, parts.clock.now(), calls, request))
@@ -29,7 +35,9 @@ async def decide(
     return decision
 
 
-def check_permit(parts: Parts, call: Call, grants: tuple[Grant, ...], decision: Decision) -> Grant:
+def check_permit(
+    parts: Parts, call: Call, grants: tuple[Grant, ...], compared: Compared, decision: Decision
+) -> Grant:
     """The grant that a permit names: it must be this task's, live, and cover the call by our own reading too.
 
     Raises ``errors.Refused``. A permit that our own reading does not bear out is a fault of policy, and a denial.
@@ -41,7 +49,7 @@ def check_permit(parts: Parts, call: Call, grants: tuple[Grant, ...], decision: 
         raise Refused(
             Code.POLICY_ERROR, "policy permitted the call under a grant that this task does not have"
         )
-    fault = covers(chosen, call, parts.clock.now())
+    fault = covers(chosen, call, parts.clock.now(), compared)
     if fault is not None:
         telling = best_refusal((chosen,), call, parts.clock.now())
         raise Refused(telling.code, telling.reason)

@@ -13,6 +13,7 @@ from taskgrant.errors import Refused, Severed
 from taskgrant.model.call import Call, Caller, Malformed, Refusal
 from taskgrant.model.catalogue import Server
 from taskgrant.model.codes import Code
+from taskgrant.model.coverage import compare
 from taskgrant.model.decision import Decision
 from taskgrant.model.event import Revocation
 from taskgrant.model.ids import CallId, TaskId
@@ -138,8 +139,10 @@ class Pipeline:
                     raise Refused(Code.FROZEN, f"{call.tool or server.name} is frozen by an operator")
                 self._calls[task.id] += 1
                 request = {"listener": exchange.caller.listener}
-                decision = await decide(self._parts, call, task, grants, self._calls[task.id] - 1, request)
-                grant = check_permit(self._parts, call, grants, decision)
+                compared = compare(grants, call)
+                calls = self._calls[task.id] - 1
+                decision = await decide(self._parts, call, task, grants, compared, calls, request)
+                grant = check_permit(self._parts, call, grants, compared, decision)
                 leg.narrow(grant.id, grant.expires_at)
                 permitted = Permitted(exchange, server, call, task, grant, grants, decision, leg)
                 check_rate(self._parts, permitted)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from taskgrant.errors import Refused, Severed, TaskgrantError
 from taskgrant.model.call import Kind, Outbound
+from taskgrant.model.coverage import compare
 from taskgrant.model.ids import new_call_id
 from taskgrant.proxy.conversations import Conversation
 from taskgrant.proxy.decide import check_permit, decide
@@ -61,8 +62,9 @@ class Pumps:
         )
         async with parts.legs.open(call.id, task.id, server.name, task.deadline) as leg:
             grants = parts.view.live(task.id, parts.clock.now())
-            decision = await decide(parts, call, task, grants, 0, {})
-            grant = check_permit(parts, call, grants, decision)
+            compared = compare(grants, call)
+            decision = await decide(parts, call, task, grants, compared, 0, {})
+            grant = check_permit(parts, call, grants, compared, decision)
             leg.narrow(grant.id, grant.expires_at)
             own = replace(permitted, call=call, grant=grant, grants=grants, decision=decision, leg=leg)
             issued = await credential(parts, own)
