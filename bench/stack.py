@@ -152,7 +152,8 @@ def _configure(directory: Path, tool_port: int) -> Path:
                 "versions": [VERSION],
             }
         },
-        "policy": {"directories": ["policy"]},
+        # A core that others use too must not end the run: what is measured is what a decision costs.
+        "policy": {"directories": ["policy"], "deadline_ms": 5000},
         "authority": {"state_dir": "state"},
         "control": {"socket": "run/control.sock"},
         "audit": {"file": "audit.jsonl"},
