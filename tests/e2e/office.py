@@ -1,6 +1,7 @@
 """The demo's tool server behind a guard and a sidecar: what most end-to-end tests stand on."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,13 @@ class Office:
     guard: Process
 
     @classmethod
-    def start(cls, place: Installation, versions: tuple[str, ...] = ("2025-11-25", "2026-07-28")) -> "Office":
+    def start(
+        cls,
+        place: Installation,
+        versions: tuple[str, ...] = ("2025-11-25", "2026-07-28"),
+        tools: Sequence[str] = TOOLS,
+    ) -> "Office":
+        """``tools`` are those that the agent's boundary has without further ado."""
         port = free_port()
         place.servers[SERVER] = {
             "protocol": "mcp",
@@ -46,14 +53,14 @@ class Office:
             "versions": list(versions),
             "hosts": ["office.internal"],
         }
-        place.boundary.append({"server": SERVER, "tools": list(TOOLS)})
+        place.boundary.append({"server": SERVER, "tools": list(tools)})
         socket = place.directory / "tools.sock"
         journal = str(place.directory / "journal.jsonl")
-        tools = place.python("-m", "taskgrant.app.demo.toolserver", str(socket), journal)
+        server = place.python("-m", "taskgrant.app.demo.toolserver", str(socket), journal)
         sidecar = place.run()
-        wait_for(socket.exists, "the tool server listens", tools)
+        wait_for(socket.exists, "the tool server listens", server)
         guard = place.guard(SERVER, port, f"unix://{socket}:/mcp")
-        return cls(place, port, tools, sidecar, guard)
+        return cls(place, port, server, sidecar, guard)
 
     @property
     def endpoint(self) -> str:

@@ -1,6 +1,7 @@
 """Tasks, grants and what ended, as text for people."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from taskgrant.cli.output import Output
 from taskgrant.model.event import Ended
@@ -64,6 +65,22 @@ def grant(output: Output, one: Grant) -> None:
         ("ended", one.ended_at and f"{_moment(one.ended_at)} by {one.ended_by}"),
         *(("note", note) for note in one.notes),
     )
+
+
+def report(output: Output, document: dict[str, Any]) -> None:
+    rows = [
+        (
+            line["grant"],
+            line["server"],
+            ", ".join(line["tools"]),
+            line["state"],
+            "any" if line["max_uses"] is None else line["max_uses"],
+            line["used"] or "never",
+            (line["last_used_at"] or "")[:19] + ("Z" if line["last_used_at"] else ""),
+        )
+        for line in document["grants"]
+    ]
+    output.table(["GRANT", "SERVER", "TOOLS", "STATE", "GRANTED", "USED", "LAST USED"], rows)
 
 
 def ended(output: Output, one: Ended) -> None:

@@ -1,4 +1,4 @@
-"""``taskgrant task start|list|show|complete|cancel``."""
+"""``taskgrant task start|list|show|report|complete|cancel``."""
 
 from typing import Any
 
@@ -79,6 +79,18 @@ def show(output: Output, task: str) -> None:
         return
     tables.task(output, one)
     tables.grants(output, grants)
+
+
+@task_command.command()
+@click.argument("task")
+@click.pass_obj
+def report(output: Output, task: str) -> None:
+    """Show what a task was granted against what it used."""
+    document: Any = output.client().report(task)
+    if output.as_json:
+        output.document(document)
+    else:
+        tables.report(output, document)
 
 
 @task_command.command()
