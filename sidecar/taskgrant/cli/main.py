@@ -10,11 +10,14 @@ from taskgrant.cli.output import Output
 
 _DEFAULT_SOCKET = "/run/taskgrant/control.sock"
 
-#: Command → its module; each module has an attribute of the command's name, with ``_command`` after it.
+#: Command → its module; each module has an attribute of the command's name, with ``_command`` after it
+#: and ``_`` for ``-``.
 _HOMES = {
     "run": "taskgrant.cli.processes",
     "guard": "taskgrant.cli.processes",
     "demo": "taskgrant.cli.processes",
+    "run-agent": "taskgrant.cli.network",
+    "net": "taskgrant.cli.network",
     "task": "taskgrant.cli.tasks",
     "grant": "taskgrant.cli.grants",
     "freeze": "taskgrant.cli.freezes",
@@ -35,7 +38,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _HOMES:
             return None
-        command: click.Command = getattr(importlib.import_module(_HOMES[cmd_name]), f"{cmd_name}_command")
+        command: click.Command = getattr(
+            importlib.import_module(_HOMES[cmd_name]), f"{cmd_name.replace('-', '_')}_command"
+        )
         return command
 
     def invoke(self, ctx: click.Context) -> object:

@@ -1,0 +1,121 @@
+"""What is to be set up, and the command lines and environment that follow from it. Pure.
+
+The names of the catalogue's hosts lead to an address at which there is nothing (TEST-NET-1, RFC 5737): what the agent
+dials is redirected wherever it was for, and the sidecar goes by the name.
+"""
+
+import ipaddress
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+NOWHERE = "192.0.2.1"
+#: The documentation ranges, which are nobody's: a veth pair in them clashes with no real network.
+NETWORK4 = "198.51.100.0/30"
+NETWORK6 = "2001:db8:7467::/126"
+_NOT_HANDED_ON = frozenset({"http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"})
+_OURS = "TASKGRANT_"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    uid: int
+    gid: int
+    name: str
+    home: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """The two ends of the veth pair: addresses with their prefix length, the host's first."""
+
+    host: tuple[str, ...]
+    agent: tuple[str, ...]
+
+    @classmethod
+    def of(cls, networks: Iterable[str]) -> "Uplink":
+        """The first two addresses of each network. Raises ValueError for what is none, or has no two."""
+        host: list[str] = []
+        agent: list[str] = []
+        for network in map(ipaddress.ip_network, networks):
+            hosts = iter(network.hosts())
+            ends = (next(hosts, None), next(hosts, None))
+            if ends[1] is None:
+                raise ValueError(f"{network} has no two addresses")
+            host.append(f"{ends[0]}/{network.prefixlen}")
+            agent.append(f"{ends[1]}/{network.prefixlen}")
+        return cls(tuple(host), tuple(agent))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    config: str
+    sidecar: Account
+    agent: Account
+    command: tuple[str, ...]
+    uplink: Uplink
+    ruleset: str
+    hosts_file: str
+    ready_file: str
+    sidecar_log: str | None
+    namespace: int  # file descriptor of the host's network namespace
+
+    def encode(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def decode(cls, text: str) -> "Plan":
+        data = json.loads(text)
+        return cls(
+            **{
+                **data,
+                "sidecar": Account(**data["sidecar"]),
+                "agent": Account(**data["agent"]),
+                "command": tuple(data["command"]),
+                "uplink": Uplink(tuple(data["uplink"]["host"]), tuple(data["uplink"]["agent"])),
+            }
+        )
+
+
+def unprivileged(account: Account, command: Sequence[str]) -> tuple[str, ...]:
+    """The command as this account, with no capability and no way to gain one; killed when its parent dies."""
+    return (
+        "setpriv",
+        f"--reuid={account.uid}",
+        f"--regid={account.gid}",
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--ambient-caps=-all",
+        "--bounding-set=-all",
+        "--no-new-privs",
+        "--pdeathsig=KILL",
+        "--",
+        *command,
+    )
+
+
+def environment(account: Account, given: Mapping[str, str]) -> dict[str, str]:
+    """The agent's: without proxies (it needs none, and they would name one that it cannot reach) and what is ours."""
+    kept = {
+        name: value
+        for name, value in given.items()
+        if name.lower() not in _NOT_HANDED_ON and not name.startswith(_OURS)
+    }
+    return {**kept, "HOME": account.home, "USER": account.name, "LOGNAME": account.name}
+
+
+def hosts_text(given: str, hosts: Iterable[str]) -> str:
+    """The machine's hosts file with the catalogue's names in front."""
+    names = sorted({name for name in (host.partition(":")[0] for host in hosts) if not _is_address(name)})
+    lines = [f"{NOWHERE}\t{name}\n" for name in names]
+    return "".join(
+        ["# Names of tool servers, for the agent: redirected to the sidecar.\n", *lines, "\n", given]
+    )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,119 @@
+"""On the host: checks what is needed, starts the stage, and hands on signals and the exit code."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from taskgrant.app import net
+from taskgrant.app.agent.plan import Account, Plan, Uplink, hosts_text
+from taskgrant.app.agent.reaper import Reaper
+from taskgrant.app.config import Config, load
+from taskgrant.errors import ConfigurationError, TaskgrantError
+
+_PROGRAMS = ("ip", "mount", "nft", "nsenter", "setpriv", "unshare")
+#: linux/capability.h
+_CAPABILITIES = {
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_SETPCAP": 8,
+    "CAP_NET_ADMIN": 12,
+    "CAP_SYS_ADMIN": 21,
+}
+
+
+def run_agent(
+    path: Path, command: Sequence[str], networks: Sequence[str], sidecar_log: Path | None = None
+) -> int:
+    """The command's exit code, or 125. Raises ``ConfigurationError``, ``TaskgrantError``."""
+    config = load(path)
+    ruleset = net.rules(config)
+    try:
+        uplink = Uplink.of(networks)
+    except ValueError as wrong:
+        raise ConfigurationError([f"--network: {wrong}"]) from None
+    _check_machine()
+    with tempfile.TemporaryDirectory(prefix="taskgrant-") as name:
+        hosts = Path(name) / "hosts"
+        hosts.write_text(hosts_text(_machine_hosts(), _hosts(config)))
+        hosts.chmod(0o644)
+        namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            plan = Plan(
+                config=str(path.resolve()),
+                sidecar=_account(config.redirect.uid),
+                agent=_account(config.agent_uid),
+                command=tuple(command),
+                uplink=uplink,
+                ruleset=ruleset,
+                hosts_file=str(hosts),
+                ready_file=str(config.runtime_dir / "addresses.json"),
+                sidecar_log=None if sidecar_log is None else str(sidecar_log.resolve()),
+                namespace=namespace,
+            )
+            return _stage(plan)
+        finally:
+            os.close(namespace)
+
+
+def _stage(plan: Plan) -> int:
+    apart = ["setpriv", "--pdeathsig=KILL", "unshare", "--net", "--mount", "--propagation=private"]
+    with Reaper() as reaper:
+        # A session of its own, so that Ctrl-C comes once, through us.
+        stage = subprocess.Popen(
+            [*apart, sys.executable, "-P", "-m", "taskgrant.app.agent.stage", plan.encode()],
+            pass_fds=(plan.namespace,),
+            start_new_session=True,
+        )
+        while True:
+            signals, ended, _ = reaper.wait()
+            if stage.pid in ended:
+                stage.returncode = ended[stage.pid]
+                return stage.returncode
+            for number in signals:
+                os.kill(stage.pid, number)
+
+
+def _check_machine() -> None:
+    if sys.platform != "linux":
+        raise TaskgrantError("run-agent needs Linux: it is made of its namespaces and of nftables")
+    held = _effective_capabilities()
+    missing = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
+    if missing:
+        raise TaskgrantError(
+            f"run-agent makes namespaces and changes users: run it as root, or with {', '.join(missing)}"
+        )
+    absent = [program for program in _PROGRAMS if shutil.which(program) is None]
+    if absent:
+        raise TaskgrantError(f"not installed: {', '.join(absent)} (packages iproute2, nftables, util-linux)")
+
+
+def _effective_capabilities() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "CapEff":
+            return int(value, 16)
+    return 0
+
+
+def _machine_hosts() -> str:
+    try:
+        return Path("/etc/hosts").read_text()
+    except OSError as error:
+        raise TaskgrantError(f"/etc/hosts cannot be read: {error}") from error
+
+
+def _hosts(config: Config) -> list[str]:
+    return [host for server in config.servers.values() for host in server.hosts]
+
+
+def _account(uid: int) -> Account:
+    try:
+        found = pwd.getpwuid(uid)
+    except KeyError:
+        return Account(uid, uid, str(uid), "/")
+    return Account(uid, found.pw_gid, found.pw_name, found.pw_dir)
