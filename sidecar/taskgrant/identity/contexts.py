@@ -45,6 +45,27 @@ def server_context(chain_pem: bytes, key: KeyPair, client_ca_pem: bytes) -> ssl.
     return context
 
 
+def intercepting_context(chain_pem: bytes, key: KeyPair, name: str) -> ssl.SSLContext:
+    """Stands in for the server of this name towards a client that asks for exactly that one. Asks no
+    certificate of it.
+
+    Raises ssl.SSLError when the chain or the key cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _settle(context)
+    context.num_tickets = 0
+
+    def check(_: ssl.SSLObject | ssl.SSLSocket, asked: str | None, __: ssl.SSLContext) -> int | None:
+        # Whoever chose this context has read the name with a reader of its own: OpenSSL must have read the same.
+        return (
+            None if asked is not None and asked.lower() == name else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        )
+
+    context.sni_callback = check
+    _load(context, chain_pem, key)
+    return context
+
+
 def _settle(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION

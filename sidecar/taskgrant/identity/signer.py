@@ -24,7 +24,7 @@ from taskgrant.model.time import Clock, Instant
 _ROOT_LIFE: Final = timedelta(days=3650)
 _ISSUER_LIFE: Final = timedelta(days=7)
 _BACKDATE: Final = timedelta(hours=1)  # clocks of the machines that verify may be behind
-_NO_USAGE: Final = {
+NO_USAGE: Final = {
     "digital_signature": False,
     "content_commitment": False,
     "key_encipherment": False,
@@ -98,7 +98,7 @@ class LocalSigner:
             .not_valid_after(not_after)
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.KeyUsage(**{**_NO_USAGE, "digital_signature": True}), critical=True)
+            .add_extension(x509.KeyUsage(**{**NO_USAGE, "digital_signature": True}), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(_authority_key(issuer), critical=False)
         )
@@ -160,7 +160,7 @@ def _authority(trust_domain: str, role: str, now: datetime, life: timedelta, par
     # Verifiers look issuers up by name: it must tell this certificate from those of other processes and times.
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"taskgrant {role} {serial:x}"[:64])])
     identity = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe.issuer(trust_domain))])
-    usage = x509.KeyUsage(**{**_NO_USAGE, "key_cert_sign": True, "crl_sign": True})
+    usage = x509.KeyUsage(**{**NO_USAGE, "key_cert_sign": True, "crl_sign": True})
     not_after = now + life if parent is None else min(now + life, parent.not_after)
     builder = (
         _builder(name, name if parent is None else parent.certificate.subject, key.public_key(), serial)
