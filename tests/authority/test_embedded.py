@@ -15,6 +15,7 @@ from taskgrant.model.event import Ended, Scope, ScopeKind, Verdict
 from taskgrant.model.grant import GrantSpec, GrantState
 from taskgrant.model.ids import CallId, GrantId, TaskId
 from taskgrant.model.ports import Authority, Ledger, Recorder, View
+from taskgrant.model.schema import canonical
 from taskgrant.model.task import Outcome, Task, TaskState
 from tests.authority.support import (
     ADMIN,
@@ -134,6 +135,19 @@ async def test_policy_never_widens(tmp_path: Path, given):
     async with opened(tmp_path) as s:
         s.decider.answer = lambda ask: Admitted(Admission.APPROVE, given)
         assert await code_of(s.authority.start(spec(MAIL), ORCHESTRATOR, None)) is Code.POLICY_ERROR
+
+
+async def test_the_boundary_binds_the_arguments_of_every_grant(tmp_path: Path):
+    """What policy says of the agent's boundary is among the schemas that a call has to satisfy, templated or not."""
+    boundary = canonical({"properties": {"to": {"type": "string", "maxLength": 20}}})
+    async with opened(tmp_path) as s:
+        s.decider.answer = lambda ask: Admitted(Admission.APPROVE, (replace(MAIL, within=(boundary,)),))
+        asked = await s.authority.start(spec(MAIL), ORCHESTRATOR, None)
+        assert boundary in asked.grants[0].schemas
+        assert len(asked.grants[0].schemas) == 2
+        await s.authority.end(asked.task.id, Outcome.COMPLETE, ORCHESTRATOR)
+        templated = await s.authority.start(spec(type="mailing"), ORCHESTRATOR, None)
+        assert boundary in templated.grants[0].schemas
 
 
 async def test_policy_narrows(tmp_path: Path):

@@ -53,7 +53,8 @@ class Office:
             "versions": list(versions),
             "hosts": ["office.internal"],
         }
-        place.boundary.append({"server": SERVER, "tools": list(tools)})
+        if tools:
+            place.boundary.append({"server": SERVER, "tools": list(tools)})
         socket = place.directory / "tools.sock"
         journal = str(place.directory / "journal.jsonl")
         server = place.python("-m", "taskgrant.app.demo.toolserver", str(socket), journal)

@@ -219,10 +219,14 @@ def _checked(index: int, spec: GrantSpec) -> GrantSpec:
 
 
 def _narrowed(asked: GrantSpec, given: GrantSpec) -> tuple[GrantSpec, tuple[JsonObject, ...]]:
-    """The lesser of what was asked and what policy gives, and the schemas that both have."""
+    """The lesser of what was asked and what policy gives, and every schema that arguments have to satisfy: what was
+    asked, what policy made of it, and the agent's boundary."""
     if given.server != asked.server or not set(given.tools) <= set(asked.tools):
         raise Refused(Code.POLICY_ERROR, "policy widened a grant beyond what was asked")
-    schemas = [each for each in (asked.arguments, given.arguments) if each is not None]
+    schemas: list[JsonObject] = []
+    for each in (asked.arguments, given.arguments, *given.within):
+        if each is not None and each not in schemas:
+            schemas.append(each)
     spec = replace(
         given,
         max_uses=_least(asked.max_uses, given.max_uses),
@@ -230,7 +234,7 @@ def _narrowed(asked: GrantSpec, given: GrantSpec) -> tuple[GrantSpec, tuple[Json
         idle_timeout=_least(asked.idle_timeout, given.idle_timeout),
         reason=asked.reason,
     )
-    return spec, tuple(schemas[:1] if schemas[0] == schemas[-1] else schemas)
+    return spec, tuple(schemas)
 
 
 def _least(one: N | None, other: N | None) -> N | None:
