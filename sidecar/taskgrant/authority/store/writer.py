@@ -97,6 +97,7 @@ class Writer:
         self._lazy: list[Job] = []
         self._lazy_timer: asyncio.TimerHandle | None = None
         self._owed: list[Job] = []
+        self._synchronous = ""  # the connection's mode, as last set
         self._fenced = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="taskgrant-writer", daemon=True)
@@ -214,7 +215,10 @@ class Writer:
         sync = self._always_sync or any(job.sync for job in jobs)
         try:
             execute = self._connection.execute
-            execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
+            mode = "FULL" if sync else "NORMAL"
+            if mode != self._synchronous:
+                execute(f"PRAGMA synchronous = {mode}")
+                self._synchronous = mode
             execute("BEGIN IMMEDIATE")
             row = execute("SELECT value FROM meta WHERE key = 'instance'").fetchone()
             if row is None or row[0] != self._instance:
