@@ -57,6 +57,10 @@ class HttpExchange:
         content = self._request.content
         body = bytearray()
         try:
+            if content.is_eof() and self.head.get("expect") is None and content.total_bytes <= limit:
+                return (
+                    content.read_nowait()
+                )  # it came with the head, as most do: there is nothing to wait for
             async with asyncio.timeout(self._body_timeout):
                 if self.head.get("expect") is not None and not content.is_eof():
                     await self._request.writer.write(_CONTINUE)

@@ -22,6 +22,7 @@ import hmac
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -92,6 +93,7 @@ def read(
     return Intake(replace(head, headers=headers), destination, handle)
 
 
+@lru_cache(maxsize=64)  # each request names the same one or two
 def is_loopback(host: str) -> bool:
     """``localhost`` or a loopback address; never a name that has to be resolved."""
     if host == "localhost":

@@ -10,6 +10,7 @@ import io
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 
 from aiohttp import ClientError, ClientResponse
 from aiohttp.http_exceptions import HttpProcessingError
@@ -93,7 +94,7 @@ class HttpUpstream:
     ) -> AsyncIterator[HttpReply]:
         """One request, at most once. Raises ``errors.Refused`` (upstream_unreachable, outcome_unknown, unsupported,
         what the context's maker raises), and what ``admit`` raises; ``errors.Severed`` comes from the leg's scope."""
-        url, headers = _target(out), _headers(out, issued)
+        url, headers = _target(out.url), _headers(out, issued)
         pool = self._pool(issued)
         sending = Sending(leg, admit)
         pool.users += 1
@@ -199,8 +200,9 @@ class HttpUpstream:
             SENDING.reset(token)
 
 
-def _target(out: Outbound) -> URL:
-    url = URL(out.url, encoded=True)
+@lru_cache(maxsize=256)
+def _target(address: str) -> URL:
+    url = URL(address, encoded=True)
     if url.scheme != "https" or url.user is not None or url.password is not None:
         raise Refused(
             Code.UNSUPPORTED, "a tool server is reached by an https:// URL without user information"
