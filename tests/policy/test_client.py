@@ -66,6 +66,20 @@ async def test_an_error_keeps_what_opa_says_and_is_not_tried_again(tmp_path: Pat
     assert asked == 1
 
 
+async def test_operands_of_a_builtin_are_not_repeated(tmp_path: Path) -> None:
+    fault = {
+        "code": "eval_builtin_error",
+        "message": "net.cidr_contains: invalid CIDR address: swordfish",
+        "location": {"file": "1/site.rego", "row": 9, "col": 2},
+    }
+    text = json.dumps({"code": "internal_error", "message": "m", "errors": [fault]})
+    async with _opa(tmp_path / "s", _answers(500, text)) as client:
+        with pytest.raises(
+            OpaFault, match=r"^OPA answered 500: net\.cidr_contains failed at 1/site\.rego:9$"
+        ):
+            await client.ask("p", "r", {})
+
+
 @pytest.mark.parametrize(
     "status, text, said",
     [
