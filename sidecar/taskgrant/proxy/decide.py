@@ -3,7 +3,7 @@
 from time import perf_counter
 
 from taskgrant.errors import Refused
-from taskgrant.model.call import Call
+from taskgrant.model.call import Call, Kind
 from taskgrant.model.codes import Code
 from taskgrant.model.coverage import Compared, best_refusal, covers, excessive
 from taskgrant.model.decision import Decision, Query
@@ -11,6 +11,11 @@ from taskgrant.model.grant import Grant
 from taskgrant.model.json import JsonObject
 from taskgrant.model.task import Task
 from taskgrant.proxy.parts import Parts
+
+
+def grants_of(parts: Parts, call: Call, task: Task) -> tuple[Grant, ...]:
+    """The task's grants at this moment, as this call finds them."""
+    return parts.rounds.as_continued(task.id, call, parts.view.live(task.id, parts.clock.now()))
 
 
 async def decide(
@@ -40,12 +45,12 @@ def check_permit(
 ) -> Grant:
     """The grant that a permit names: it must be this task's, live, and cover the call by our own reading too.
 
-    Raises ``errors.Refused``. A permit that our own reading does not bear out is a fault of policy, and a denial.
+    ``grants`` are those of now, after the decision: what was revoked while OPA was asked does not count. Raises ``errors.Refused``. A permit that our own reading does not bear out is a fault of policy, and a denial.
     """
     if not decision.allow:
         raise Refused(decision.code, decision.reason, can_ask=decision.can_ask)
     chosen = next((grant for grant in grants if grant.id == decision.grant_id), None)
-    if chosen is None:
+    if chosen is None or (call.kind is Kind.TOOL and chosen.id not in compared):
         raise Refused(
             Code.POLICY_ERROR, "policy permitted the call under a grant that this task does not have"
         )

@@ -2,11 +2,9 @@
 
 from taskgrant.errors import Refused
 from taskgrant.model.call import Head
-from taskgrant.model.catalogue import Catalogue, Server, ServerProtocol
+from taskgrant.model.catalogue import DEFAULT_PORTS, Catalogue, Server, ServerProtocol
 from taskgrant.model.codes import Code
 from taskgrant.model.ports import Destination
-
-_HTTP_PORT = ":80"
 
 
 def locate(catalogue: Catalogue, destination: Destination) -> Server:
@@ -14,7 +12,8 @@ def locate(catalogue: Catalogue, destination: Destination) -> Server:
     if destination.way == "gateway":
         server = catalogue.by_name.get(destination.name)
     else:
-        server = catalogue.by_host.get(destination.name.removesuffix(_HTTP_PORT))
+        host, port = _split(destination)
+        server = catalogue.dialled(destination.scheme, host, port)
     if server is None:
         raise Refused(Code.UNKNOWN_SERVER, "this address is not in the sidecar's catalogue")
     return server
@@ -25,3 +24,10 @@ def check_path(server: Server, head: Head) -> None:
     endpoint = server.url.path or "/"
     if server.protocol is ServerProtocol.MCP and head.path != endpoint:
         raise Refused(Code.UNKNOWN_OPERATION, f"the MCP endpoint of {server.name} is {endpoint}")
+
+
+def _split(destination: Destination) -> tuple[str, int]:
+    host, colon, port = destination.name.rpartition(":")
+    if not colon or not port.isdecimal():  # an address of IPv6 is in brackets
+        return destination.name, DEFAULT_PORTS[destination.scheme]
+    return host, int(port)

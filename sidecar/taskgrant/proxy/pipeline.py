@@ -21,7 +21,7 @@ from taskgrant.model.ports import Codec
 from taskgrant.model.task import Task
 from taskgrant.protocols.http import HttpCodec
 from taskgrant.proxy import records
-from taskgrant.proxy.decide import check_permit, decide
+from taskgrant.proxy.decide import check_permit, decide, grants_of
 from taskgrant.proxy.flows import Flow
 from taskgrant.proxy.forward import check_rate
 from taskgrant.proxy.locate import check_path, locate
@@ -133,8 +133,9 @@ class Pipeline:
                 current = self._parts.view.bind(exchange.caller)
                 if isinstance(current, Refusal):
                     raise Refused(current.code, current.reason)
-                grants = self._parts.view.live(task.id, self._parts.clock.now())
-                grants = self._parts.rounds.as_continued(task.id, call, grants)
+                if current.id != task.id:
+                    raise Refused(Code.TASK_ENDED, "the task is over; its access ended with it")
+                grants = grants_of(self._parts, call, task)
                 if self._parts.view.frozen(task, server.name, call.tool):
                     raise Refused(Code.FROZEN, f"{call.tool or server.name} is frozen by an operator")
                 self._calls[task.id] += 1
@@ -142,6 +143,7 @@ class Pipeline:
                 compared = compare(grants, call)
                 calls = self._calls[task.id] - 1
                 decision = await decide(self._parts, call, task, grants, compared, calls, request)
+                grants = grants_of(self._parts, call, task)  # as they are now: deciding took its time
                 grant = check_permit(self._parts, call, grants, compared, decision)
                 leg.narrow(grant.id, grant.expires_at)
                 permitted = Permitted(exchange, server, call, task, grant, grants, decision, leg)

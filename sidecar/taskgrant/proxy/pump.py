@@ -12,7 +12,7 @@ from taskgrant.model.call import Kind, Outbound
 from taskgrant.model.coverage import compare
 from taskgrant.model.ids import new_call_id
 from taskgrant.proxy.conversations import Conversation
-from taskgrant.proxy.decide import check_permit, decide
+from taskgrant.proxy.decide import check_permit, decide, grants_of
 from taskgrant.proxy.forward import credential, send
 from taskgrant.proxy.parts import Parts, Permitted
 from taskgrant.proxy.relay import events, media_type
@@ -61,9 +61,10 @@ class Pumps:
             rpc_id=None,
         )
         async with parts.legs.open(call.id, task.id, server.name, task.deadline) as leg:
-            grants = parts.view.live(task.id, parts.clock.now())
+            grants = grants_of(parts, call, task)
             compared = compare(grants, call)
             decision = await decide(parts, call, task, grants, compared, 0, {})
+            grants = grants_of(parts, call, task)
             grant = check_permit(parts, call, grants, compared, decision)
             leg.narrow(grant.id, grant.expires_at)
             own = replace(permitted, call=call, grant=grant, grants=grants, decision=decision, leg=leg)
