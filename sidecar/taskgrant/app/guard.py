@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from taskgrant.app.hardening import harden
+from taskgrant.app.starting import asked_by
 from taskgrant.audit.logs import setup_logging
 from taskgrant.authority.clock import SystemClock
 from taskgrant.client.asynchronous import TaskgrantClient
@@ -35,6 +37,7 @@ def run(config: GuardConfig, socket: Path) -> int:
     import uvloop
 
     setup_logging(sys.stderr)
+    harden()
     uvloop.run(_main(config, socket))
     return 0
 
@@ -46,7 +49,8 @@ async def _main(config: GuardConfig, socket: Path) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, serving.cancel)
         try:
-            await serving
+            with asked_by("guard: listen", config.listen):
+                await serving
         except asyncio.CancelledError:
             if not serving.cancelled():
                 raise

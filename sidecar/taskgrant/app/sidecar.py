@@ -18,7 +18,9 @@ from taskgrant import version
 from taskgrant.api.server import ControlServer
 from taskgrant.app.admin import Admin
 from taskgrant.app.config import Config
+from taskgrant.app.hardening import harden
 from taskgrant.app.metrics import Metrics
+from taskgrant.app.starting import asked_by
 from taskgrant.audit.logs import setup_logging
 from taskgrant.audit.trail import Trail
 from taskgrant.authority.clock import SystemClock
@@ -56,21 +58,8 @@ def run(config: Config) -> int:
     import uvloop
 
     setup_logging(sys.stderr)
-    _harden()
+    harden()
     return uvloop.run(_main(config))
-
-
-def _harden() -> None:
-    """Keys are in our memory: no core dump, and no debugger of another process of our uid."""
-    import ctypes
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    pr_set_dumpable = 4
-    ctypes.CDLL(None).prctl(pr_set_dumpable, 0, 0, 0, 0)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _main(config: Config) -> int:
@@ -110,14 +99,14 @@ class Sidecar:
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self._config
         runtime = config.runtime_dir
-        runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
-        addresses = runtime / "addresses.json"
-        addresses.unlink(missing_ok=True)
+        with asked_by("runtime_dir", runtime):
+            runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
 
         clock = SystemClock()
         catalogue = config.catalogue()
         opa = await stack.enter_async_context(policy_engine(config.policy, runtime))
-        trail = stack.enter_context(contextlib.closing(Trail(config.audit.file, config.audit.fsync)))
+        with asked_by("audit.file", config.audit.file):
+            trail = stack.enter_context(contextlib.closing(Trail(config.audit.file, config.audit.fsync)))
         signer = LocalSigner.create(config.trust_domain, clock)
         agent = agent_id(config.trust_domain, config.agent.name)
         authority = await EmbeddedAuthority.open(
@@ -131,6 +120,9 @@ class Sidecar:
             on_fenced=self.failed.set,
         )
         stack.push_async_callback(authority.close)
+        # Only now is it sure that no other instance is at work here, whose file this would be.
+        addresses = runtime / "addresses.json"
+        addresses.unlink(missing_ok=True)
 
         legs = Legs(clock)
         keyring = Keyring(catalogue, config.trust_domain, agent)
@@ -172,12 +164,14 @@ class Sidecar:
 
         bound = {"control": str(config.control.socket)}
         for listener in _listeners(config, pipeline):
-            bound[listener.name] = _url(*await listener.start())
+            with asked_by(f"listen.{listener.name}", getattr(config.listen, listener.name)):
+                bound[listener.name] = _url(*await listener.start())
             stack.push_async_callback(listener.stop, _GRACE_SECONDS)
         bound.setdefault("proxy", bound.get("transparent", ""))
 
         admin = Admin(config.listen.admin, self.metrics, lambda: _waiting(opa, authority))
-        bound["admin"] = _url(*await admin.start())
+        with asked_by("listen.admin", config.listen.admin):
+            bound["admin"] = _url(*await admin.start())
         stack.push_async_callback(admin.stop)
         self.addresses = bound
         _announce(addresses, bound)
