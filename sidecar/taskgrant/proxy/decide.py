@@ -45,7 +45,8 @@ def check_permit(
 ) -> Grant:
     """The grant that a permit names: it must be this task's, live, and cover the call by our own reading too.
 
-    ``grants`` are those of now, after the decision: what was revoked while OPA was asked does not count. Raises ``errors.Refused``. A permit that our own reading does not bear out is a fault of policy, and a denial.
+    ``grants`` are those of now, after the decision: what was revoked while OPA was asked does not count. Raises
+    ``errors.Refused``. A permit that our own reading does not bear out is a fault of policy, and a denial.
     """
     if not decision.allow:
         raise Refused(decision.code, decision.reason, can_ask=decision.can_ask)

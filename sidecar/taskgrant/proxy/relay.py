@@ -58,8 +58,8 @@ def check_status(reply: Reply, server: str) -> None:
 async def check_kind(reply: Reply, server: str) -> None:
     """Raises ``errors.Refused`` for an answer that is no MCP: a page or a problem of whatever stands before the server.
 
-    A guard says in its problem (RFC 9457) what it refused and whether the server may have begun; of anything else nobody
-    knows what it has done.
+    A guard says in its problem (RFC 9457) what it refused and whether the server may have begun; what anything else has
+    done, nobody knows.
     """
     kind = media_type(reply)
     if kind in _MCP_MEDIA or (reply.status < 400 and not kind):
