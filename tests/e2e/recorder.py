@@ -64,12 +64,12 @@ def answer(request: Request) -> bytes:
 class Recorder:
     """Listens at once; handshakes are answered from ``serve`` on. ``received`` counts bytes after the handshake."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: socket.socket | None = None) -> None:
         self.requests: list[Request] = []
         self.received = 0
         self.connections = 0
         self.answer: Callable[[Request], bytes | None] = answer
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
         self._context: ssl.SSLContext | None = None
 
@@ -87,6 +87,8 @@ class Recorder:
         threading.Thread(target=self._accept, name="recorder", daemon=True).start()
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):  # closed before
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
         for connection in tuple(self._open):
             with contextlib.suppress(OSError):

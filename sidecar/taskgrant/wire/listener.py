@@ -217,7 +217,9 @@ class Listener:
         if exchange.begun or exchange.ended:
             await exchange.end("abort")
             return
-        await exchange.answer(problem(Code.INVALID, "the sidecar failed; its log says why", 500), close=True)
+        refusal = Refusal(Code.INVALID, "the sidecar failed; its log says why")
+        self._on_refused(exchange.caller, refusal)
+        await exchange.answer(problem(refusal.code, refusal.reason, 500), close=True)
 
     def unreadable(self, request: BaseRequest, connection: _Connection) -> StreamResponse:
         """The answer to bytes that are no HTTP request."""
