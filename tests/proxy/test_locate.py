@@ -9,8 +9,9 @@ from taskgrant.model.ports import Destination
 from taskgrant.proxy.locate import check_path, locate
 
 MAIL = Server("mail", ServerProtocol.MCP, "https://10.0.0.1/mcp", ("mail.internal", "mail.internal:8080"))
+WEB = Server("web", ServerProtocol.HTTP, "https://10.0.0.3/", ("web.internal:443", "[2001:db8::1]"))
 DESK = Server("desk", ServerProtocol.HTTP, "https://10.0.0.2/api")
-CATALOGUE = Catalogue((MAIL, DESK))
+CATALOGUE = Catalogue((MAIL, DESK, WEB))
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,13 @@ CATALOGUE = Catalogue((MAIL, DESK))
         (Destination("absolute", "mail.internal"), MAIL),
         (Destination("absolute", "mail.internal:80"), MAIL),
         (Destination("absolute", "mail.internal:8080"), MAIL),
+        (Destination("transparent", "mail.internal", "https"), MAIL),
+        (Destination("connect", "mail.internal:443", "https"), MAIL),
+        (Destination("connect", "mail.internal:8080", "https"), MAIL),
+        (Destination("connect", "web.internal", "https"), WEB),
+        (Destination("connect", "web.internal:443", "http"), WEB),
+        (Destination("absolute", "[2001:db8::1]"), WEB),
+        (Destination("connect", "[2001:db8::1]:443", "https"), WEB),
     ],
 )
 def test_known(destination, server):
@@ -36,6 +44,10 @@ def test_known(destination, server):
         Destination("absolute", "mail"),
         Destination("absolute", "mail.internal:443"),
         Destination("absolute", "mail.internal."),
+        Destination("connect", "mail.internal:80", "https"),
+        Destination("connect", "mail.internal:8443", "https"),
+        Destination("absolute", "web.internal"),
+        Destination("absolute", "[2001:db8::1]:8080"),
         Destination("absolute", "169.254.169.254"),
         Destination("absolute", "10.0.0.1"),
     ],

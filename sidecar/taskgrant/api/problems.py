@@ -39,6 +39,7 @@ STATUSES: dict[Code, int] = {
     Code.MALFORMED: 400,
     Code.UNSUPPORTED: 415,
     Code.TOO_LARGE: 413,
+    Code.MISDIRECTED: 421,
     Code.PEER_REFUSED: 403,
     Code.POLICY_ERROR: 503,
     Code.POLICY_UNAVAILABLE: 503,

@@ -6,6 +6,7 @@ from urllib.parse import SplitResult, urlsplit
 
 #: MCP revisions, oldest first. The first three keep a session; the last does not.
 MCP_VERSIONS = ("2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
+DEFAULT_PORTS = {"http": 80, "https": 443}
 MODERN_MCP_VERSION = "2026-07-28"
 
 
@@ -52,4 +53,13 @@ class Catalogue:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {server.name: server for server in self.servers})
-        object.__setattr__(self, "by_host", {host: server for server in self.servers for host in server.hosts})
+        object.__setattr__(
+            self, "by_host", {host: server for server in self.servers for host in server.hosts}
+        )
+
+    def dialled(self, scheme: str, host: str, port: int) -> Server | None:
+        """The server that an agent dials by this host, in lower case. A host that is listed without a port is dialled
+        at the scheme's own.
+        """
+        bare = self.by_host.get(host) if port == DEFAULT_PORTS[scheme] else None
+        return bare or self.by_host.get(f"{host}:{port}")

@@ -29,6 +29,7 @@ class Code(StrEnum):
     MALFORMED = "malformed"
     UNSUPPORTED = "unsupported"
     TOO_LARGE = "too_large"
+    MISDIRECTED = "misdirected"  # two places name different servers (SNI, Host, what was dialled)
     PEER_REFUSED = "peer_refused"  # the client socket is not the agent's
 
     # What could not be asked or done

@@ -131,10 +131,11 @@ class Codec(Protocol):
 @dataclass(frozen=True, slots=True)
 class Destination:
     """What the client dialled: ``gateway`` (the first path segment names the server), ``absolute`` (the target does),
-    or ``transparent`` (Host does, on a redirected connection)."""
+    ``transparent`` (Host does, on a redirected connection) or ``connect`` (CONNECT does, and so does Host)."""
 
-    way: Literal["gateway", "absolute", "transparent"]
-    name: str  # the server's name, or host[:port] in lower case
+    way: Literal["gateway", "absolute", "transparent", "connect"]
+    name: str  # the server's name, or host[:port] in lower case, without the scheme's own port
+    scheme: Literal["http", "https"] = "http"
 
 
 class Exchange(Protocol):

@@ -109,7 +109,7 @@ def _check(
     if method in ("CONNECT", "TRACE"):
         raise FramingFault(f"{method} is not supported", Code.UNSUPPORTED)
     wanted = parse_target(target)
-    headers = _headers(raw_headers)
+    headers = check_headers(raw_headers)
     by_name: dict[str, list[str]] = {}
     for name, value in headers:
         by_name.setdefault(name, []).append(value)
@@ -118,7 +118,8 @@ def _check(
     return Head(method, wanted.path, wanted.query, headers)
 
 
-def _headers(raw_headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+def check_headers(raw_headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+    """Names in lower case, values without blanks around them. Raises FramingFault."""
     if len(raw_headers) > MAX_HEADERS:
         raise FramingFault("too many headers", Code.TOO_LARGE)
     if sum(len(name) + len(value) for name, value in raw_headers) > MAX_HEADER_BYTES:

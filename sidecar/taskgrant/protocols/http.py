@@ -33,6 +33,7 @@ _STATUS: Mapping[Code, int] = MappingProxyType(
         Code.MALFORMED: 400,
         Code.UNSUPPORTED: 415,
         Code.TOO_LARGE: 413,
+        Code.MISDIRECTED: 421,
         Code.RATE_LIMITED: 429,
         Code.POLICY_ERROR: 503,
         Code.POLICY_UNAVAILABLE: 503,

@@ -1,8 +1,8 @@
 """What a connection's first bytes say that it speaks: TLS, HTTP/1, or something else. Pure.
 
 Decided as soon as it can be, and never by what a later byte might still say: ``16 03`` begins a TLS record that holds a
-handshake (RFC 8446, section 5.1), a token in capitals and a space an HTTP/1 request (RFC 9112, section 3). HTTP/2's
-preface is neither: its ``PRI`` is no method.
+handshake (RFC 8446, section 5.1), a token in capitals and a space an HTTP/1 request (RFC 9112, section 3), of which
+CONNECT is a kind of its own: what follows it is another protocol. HTTP/2's preface is none: its ``PRI`` is no method.
 """
 
 import re
@@ -13,11 +13,13 @@ ENOUGH = 24
 
 _METHOD = re.compile(rb"[A-Z]{1,20}")
 _TLS = b"\x16\x03"
+_APART = {b"PRI": "http2", b"CONNECT": "connect"}
 
 
 class Opening(StrEnum):
     TLS = "tls"
     HTTP = "http"
+    CONNECT = "connect"
     HTTP2 = "http2"
     UNKNOWN = "unknown"
 
@@ -35,4 +37,4 @@ def classify(seen: bytes) -> Opening | None:
         return Opening.UNKNOWN
     if not space:
         return None if len(seen) < ENOUGH else Opening.UNKNOWN
-    return Opening.HTTP2 if method == b"PRI" else Opening.HTTP
+    return Opening(_APART.get(method, Opening.HTTP))
