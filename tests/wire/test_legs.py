@@ -72,6 +72,25 @@ async def test_narrowing_shortens_and_never_lengthens(legs: Legs) -> None:
         await narrowed(600, 0.01)
 
 
+async def test_cutting_what_only_listens_leaves_nothing_unknown(legs: Legs) -> None:
+    async def running(call: str, effects: bool, ready: asyncio.Event) -> None:
+        async with legs.open(CallId(call), TaskId("task-1"), "mail", after(600), effects=effects) as leg:
+            leg.begun = True
+            ready.set()
+            await forever()
+
+    events = [asyncio.Event(), asyncio.Event()]
+    tasks = [
+        asyncio.create_task(running("call-1", True, events[0])),
+        asyncio.create_task(running("call-2", False, events[1])),
+    ]
+    for event in events:
+        await event.wait()
+    assert await legs.sever(lambda _: True, Code.TASK_ENDED, "over") == (CallId("call-1"),)
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(outcome, Severed)
+
+
 async def test_code_that_swallows_its_cancellation(legs: Legs) -> None:
     inside, swallowed = asyncio.Event(), 0
 

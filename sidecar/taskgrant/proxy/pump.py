@@ -60,7 +60,7 @@ class Pumps:
             params={},
             rpc_id=None,
         )
-        async with parts.legs.open(call.id, task.id, server.name, task.deadline) as leg:
+        async with parts.legs.open(call.id, task.id, server.name, task.deadline, effects=False) as leg:
             grants = grants_of(parts, call, task)
             compared = compare(grants, call)
             decision = await decide(parts, call, task, grants, compared, 0, {})

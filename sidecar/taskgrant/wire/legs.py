@@ -43,6 +43,7 @@ class Leg:
         "_until",
         "begun",
         "call",
+        "effects",
         "grant",
         "grants",
         "server",
@@ -50,9 +51,17 @@ class Leg:
     )
 
     def __init__(
-        self, legs: "Legs", call: CallId, task: TaskId, server: str, until: Instant, clock: Clock
+        self,
+        legs: "Legs",
+        call: CallId,
+        task: TaskId,
+        server: str,
+        until: Instant,
+        clock: Clock,
+        effects: bool,
     ) -> None:
         self.call = call
+        self.effects = effects
         self.task = task
         self.server = server
         self.grant: GrantId | None = None
@@ -164,9 +173,12 @@ class Legs:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, call: CallId, task: TaskId, server: str, until: Instant) -> Leg:
-        """The scope of one call, over at ``until`` at the latest. Leaving it when it was cut raises ``Severed``."""
-        return Leg(self, call, task, server, until, self._clock)
+    def open(self, call: CallId, task: TaskId, server: str, until: Instant, *, effects: bool = True) -> Leg:
+        """The scope of one call, over at ``until`` at the latest. Leaving it when it was cut raises ``Severed``.
+
+        ``effects`` is false for what only listens: cutting it leaves nothing unknown.
+        """
+        return Leg(self, call, task, server, until, self._clock, effects)
 
     def add(self, leg: Leg) -> None:
         self._open.add(leg)
@@ -177,7 +189,7 @@ class Legs:
     async def sever(self, match: Callable[[Leg], bool], code: Code, reason: str) -> tuple[CallId, ...]:
         """Cuts all that match before it first waits, then returns when each has left its scope.
 
-        Answers the calls that had begun. The caller's own leg is cut, and not awaited.
+        Answers the calls that had begun and may have had an effect. The caller's own leg is cut, and not awaited.
         """
         return await self._sever([(leg, code) for leg in self._open if match(leg)], reason)
 
@@ -206,4 +218,4 @@ class Legs:
                 self._hard_deadline,
                 ", ".join(sorted(stuck)),
             )
-        return tuple(leg.call for leg, _ in doomed if leg.begun or leg.call in stuck)
+        return tuple(leg.call for leg, _ in doomed if (leg.begun and leg.effects) or leg.call in stuck)
