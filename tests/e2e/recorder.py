@@ -117,15 +117,15 @@ class Recorder:
         while data := secure.recv(65536):
             self.received += len(data)
             pending += data
-            while (whole := _whole(pending)) is not None:
-                request, pending = whole
+            while (taken := whole(pending)) is not None:
+                request, pending = taken
                 self.requests.append(request)
                 if (reply := self.answer(request)) is None:
                     return
                 secure.sendall(reply)
 
 
-def _whole(data: bytes) -> tuple[Request, bytes] | None:
+def whole(data: bytes) -> tuple[Request, bytes] | None:
     """The first request in the data, and the rest. The sidecar frames by Content-Length, or sends no body."""
     head, separator, rest = data.partition(b"\r\n\r\n")
     if not separator:

@@ -335,7 +335,12 @@ def test_what_is_live_is_shown(stand, life):
     assert {name: count - before[name] for name, count in live().items()} == {
         "tasks": 1, "grants": 2, "credentials": 1, "calls": 0, "streams": 1,
     }  # fmt: skip
+    stand.mark()
     stream.close()
+    opened = wait_for(stand.records, "a stream that was left is on record")
+    assert [(one["action"], one["code"], one["task"]) for one in opened] == [
+        ("GET", "granted", started.task.id)
+    ]
     stand.control.complete(started.task.id)
     wait_for(lambda: live() == before, "all of it is gone")
 

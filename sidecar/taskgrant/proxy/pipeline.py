@@ -6,6 +6,7 @@ Whatever goes wrong on the way ends in one place, as a refusal with a code: reco
 that a model can read.
 """
 
+import asyncio
 from collections import Counter
 from time import perf_counter
 
@@ -109,19 +110,31 @@ class Pipeline:
             task = None
         else:
             task = bound
-        flow = self._flows[server.protocol]
         try:
-            if await flow.answer(exchange, server, call, task):
-                self._parts.telemetry.decided(Code.GRANTED, server.name)
-                self._parts.recorder.post(
-                    records.answered(call, exchange.caller, task, self._parts.clock.now())
-                )
-            elif isinstance(bound, Refusal):
+            if await self._answer(exchange, server, call, task):
+                return
+            if isinstance(bound, Refusal):
                 await self._refuse(exchange, codec, call, bound, None, None, server.name)
             else:
                 await self._call(exchange, server, codec, call, bound)
         except Refused as refused:
             await self._refuse(exchange, codec, call, _refusal(refused), task, None, server.name)
+
+    async def _answer(self, exchange: HttpExchange, server: Server, call: Call, task: Task | None) -> bool:
+        """False when only the tool server can answer. What is answered here is on record once it is."""
+        try:
+            if not await self._flows[server.protocol].answer(exchange, server, call, task):
+                return False
+        except asyncio.CancelledError:
+            if exchange.begun:  # the client has left the stream that was opened for it
+                self._record_answer(exchange, server, call, task)
+            raise
+        self._record_answer(exchange, server, call, task)
+        return True
+
+    def _record_answer(self, exchange: HttpExchange, server: Server, call: Call, task: Task | None) -> None:
+        self._parts.telemetry.decided(Code.GRANTED, server.name)
+        self._parts.recorder.post(records.answered(call, exchange.caller, task, self._parts.clock.now()))
 
     async def _call(
         self, exchange: HttpExchange, server: Server, codec: Codec, call: Call, task: Task
