@@ -6,6 +6,7 @@ listeners are up only when policy answers. When any part ends for good, all end,
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -62,12 +63,21 @@ def run(config: Config) -> int:
     return uvloop.run(_main(config))
 
 
+def _spare_collector() -> None:
+    """What is there once we are up stays: the garbage collector need not look at it again. What calls leave behind is
+    mostly freed at once, and cycles among it are few: they are looked for less often.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 async def _main(config: Config) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with Sidecar(config) as sidecar:
+        _spare_collector()
         failed = asyncio.ensure_future(sidecar.failed.wait())
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait((failed, stopped), return_when=asyncio.FIRST_COMPLETED)
