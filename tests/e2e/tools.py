@@ -502,3 +502,4 @@ class Copy:
 
 
 LIST_TOOLS: dict[str, Any] = {"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {}}
+HELLO: dict[str, Any] = json.loads(initialize().body)

@@ -1,5 +1,6 @@
 """The process's metrics, in Prometheus' exposition format: decisions by code, times by stage, what is live now."""
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import accumulate
@@ -29,6 +30,7 @@ class Metrics:
         self.registry.register(self._stages)
         # Label look-ups are not free; each is done once.
         self._codes: dict[tuple[str, str], Counter] = {}
+        self.live("asyncio_tasks", "Tasks of the event loop that is asked.", _asyncio_tasks)
 
     def decided(self, code: str, server: str) -> None:
         key = (code, server)
@@ -46,6 +48,13 @@ class Metrics:
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)
+
+
+def _asyncio_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # asked outside of a loop
+        return 0
 
 
 class _Stages(Collector):

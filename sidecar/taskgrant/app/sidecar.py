@@ -164,7 +164,7 @@ class Sidecar:
         notifier = asyncio.create_task(_notify(authority, standing), name="list_changed")
         stack.push_async_callback(_cancel, notifier)
 
-        self._gauges(authority, credentials, legs, standing)
+        self._gauges(authority, credentials, legs, standing, upstream)
         control = ControlServer(
             authority, config.control, agent_uid=config.agent_uid, own_orchestrator=config.agent.own_orchestrator,
             version=version(),
@@ -187,13 +187,19 @@ class Sidecar:
         _announce(addresses, bound)
 
     def _gauges(
-        self, authority: EmbeddedAuthority, credentials: Credentials, legs: Legs, standing: Standing
+        self,
+        authority: EmbeddedAuthority,
+        credentials: Credentials,
+        legs: Legs,
+        standing: Standing,
+        upstream: HttpUpstream,
     ) -> None:
         self.metrics.live("tasks", "Tasks that are running.", authority.view.live_tasks)
         self.metrics.live("grants", "Grants of running tasks that are live.", authority.view.live_grants)
         self.metrics.live("credentials", "Credentials held.", lambda: len(credentials))
         self.metrics.live("calls", "Calls on their way to a tool server.", lambda: len(legs))
         self.metrics.live("streams", "Standing streams of clients.", lambda: len(standing))
+        self.metrics.live("pools", "Connection pools to tool servers.", lambda: len(upstream))
 
 
 def _listeners(config: Config, pipeline: Pipeline) -> list[Listener]:
