@@ -138,3 +138,22 @@ def test_what_cannot_be_read(tmp_path, content):
     with pytest.raises(ConfigurationError) as error:
         load(path)
     assert str(path) in error.value.faults[0]
+
+
+@pytest.mark.parametrize(
+    ("listen", "fault"),
+    [
+        ("gateway: 0.0.0.0:15002", "gateway: '0.0.0.0:15002' is not on loopback (127.0.0.1 or [::1])"),
+        ("proxy: example.org:80", "proxy: 'example.org:80' is not on loopback (127.0.0.1 or [::1])"),
+        ("admin: nowhere", "admin: 'nowhere' is no host:port"),
+        ("admin: 127.0.0.1:99999", "admin: '127.0.0.1:99999' is no host:port"),
+        ("admin: 127.0.0.1:15001", "admin: 127.0.0.1:15001 is the address of listen.proxy already"),
+    ],
+)
+def test_addresses_that_cannot_be_bound(tmp_path, listen, fault):
+    assert faults(tmp_path, f"{GOOD}listen:\n  {listen}\n") == [f"9: listen.{fault}"]
+
+
+def test_a_fault_is_told_without_the_words_of_a_library(tmp_path):
+    text = f"{GOOD}control:\n  mode: 0o777\n"
+    assert faults(tmp_path, text) == ["9: control.mode: 0o777 gives others access, or sets special bits"]

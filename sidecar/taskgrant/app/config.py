@@ -22,6 +22,7 @@ from taskgrant.policy.config import PolicyConfig
 from taskgrant.protocols.routes import RouteFault, compile_routes
 from taskgrant.proxy.config import ProxyConfig
 from taskgrant.wire.config import ListenConfig
+from taskgrant.wire.intake import is_loopback
 from taskgrant.wire.redirect.config import RedirectConfig
 
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -136,7 +137,8 @@ def _told(source: Source, error: Any) -> str:
         case "missing":
             reason = "is missing"
         case _:
-            reason = error["msg"][:1].lower() + error["msg"][1:]
+            reason = error["msg"].removeprefix("Value error, ")
+            reason = reason[:1].lower() + reason[1:]
     return source.fault(place, reason)
 
 
@@ -160,8 +162,31 @@ def _conflicts(config: Config) -> list[tuple[Place, str]]:
         if server.protocol is ServerProtocol.HTTP and server.versions:
             faults.append(((*at, "versions"), "are revisions of MCP; this server speaks http"))
         faults.extend(_operation_conflicts(at, _operations(server)))
+    faults.extend(_address_conflicts(config.listen))
     if config.listen.transparent is not None:
         faults.extend(_redirect_conflicts(config))
+    return faults
+
+
+def _address_conflicts(listen: ListenConfig) -> list[tuple[Place, str]]:
+    """What no listener could bind: no address, not loopback where the agent is listened to, one taken by another."""
+    faults: list[tuple[Place, str]] = []
+    taken: dict[str, str] = {}
+    for name in ("gateway", "proxy", "transparent", "admin"):
+        address: str | None = getattr(listen, name)
+        if address is None:
+            continue
+        host, _, port = address.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            faults.append((("listen", name), f"{address!r} is no host:port"))
+        elif name != "admin" and not is_loopback(host.strip("[]")):
+            faults.append((("listen", name), f"{address!r} is not on loopback (127.0.0.1 or [::1])"))
+        elif (
+            port != "0"
+            and (other := taken.setdefault(address, name)) != name
+            and (other, name) != ("proxy", "transparent")  # one listener may be both
+        ):
+            faults.append((("listen", name), f"{address} is the address of listen.{other} already"))
     return faults
 
 

@@ -25,7 +25,8 @@ def configured(options: Mapping[str, Any]) -> GuardConfig:
         return GuardConfig.model_validate(options)
     except ValidationError as wrong:
         faults = [
-            (".".join(map(str, fault["loc"])), fault["msg"]) for fault in wrong.errors(include_input=False)
+            (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, "))
+            for fault in wrong.errors(include_input=False)
         ]
         raise ConfigurationError(
             [f"guard: {name or 'options'}: {reason}" for name, reason in faults]
