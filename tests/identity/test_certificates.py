@@ -132,3 +132,20 @@ def test_a_certificate_in_which_a_byte_was_changed_is_refused_or_is_another(at: 
     except CertificateFault:
         return
     assert read.thumbprint != tokens.thumbprint(LEAF)
+
+
+def test_the_uri_of_a_chain(domain: Domain) -> None:
+    def pem(names: list[x509.GeneralName], leave_out: type[x509.ExtensionType] | None = None) -> bytes:
+        leaf = x509.load_der_x509_certificate(_leaf(names, leave_out=leave_out))
+        return leaf.public_bytes(serialization.Encoding.PEM)
+
+    one, other = x509.UniformResourceIdentifier(URI), x509.UniformResourceIdentifier("spiffe://other")
+    assert certificates.uri(pem([one, x509.DNSName("mail.example")])) == URI
+    for chain in (
+        pem([one, other]),
+        pem([x509.DNSName("mail.example")]),
+        pem([one], x509.SubjectAlternativeName),
+        b"",
+    ):
+        with pytest.raises(ValueError, match="certificate"):
+            certificates.uri(chain)

@@ -37,8 +37,14 @@ class Identity:
             keys = Keys(enrolled.jwks)
             context = contexts.server_context(enrolled.certificate, key, enrolled.bundle)
             until = certificates.not_after(enrolled.certificate)
+            given = certificates.uri(enrolled.certificate)
         except (ValueError, ssl.SSLError) as error:
             raise Refused(Code.AUTHORITY_UNAVAILABLE, f"the enrolment cannot be used: {error}") from error
+        if given != guard:
+            # Nobody would get in, and sidecars would not believe us: better to say why than to stand there.
+            raise Refused(
+                Code.AUTHORITY_UNAVAILABLE, f"the authority takes this guard for {given}, not for {guard}"
+            )
         context.sni_callback = self._choose
         self.context, self.keys = context, keys
         self._renew_at = now + (until - now) * _RENEW_AT

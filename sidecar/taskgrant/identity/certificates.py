@@ -74,6 +74,19 @@ def leaf_of(chain_pem: bytes) -> bytes:
     return x509.load_pem_x509_certificates(chain_pem)[0].public_bytes(serialization.Encoding.DER)
 
 
+def uri(chain_pem: bytes) -> str:
+    """The one URI that the first certificate of a PEM chain is named by. Raises ValueError when there is none."""
+    try:
+        extensions = x509.load_pem_x509_certificates(chain_pem)[0].extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except _UNREADABLE as error:
+        raise ValueError(f"the certificate names nobody: {error}") from error
+    found = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(found) != 1:
+        raise ValueError("the certificate is not named by one URI")
+    return found[0]
+
+
 def not_after(chain_pem: bytes) -> Instant:
     """When the first certificate of a PEM chain runs out. Raises ValueError when there is none."""
     return Instant(x509.load_pem_x509_certificates(chain_pem)[0].not_valid_after_utc.timestamp())
