@@ -15,6 +15,9 @@ A connection's state alone lets nobody out: by sending from the port of a finish
 look-up, say) the agent would become part of it. So whoever has a socket is judged by the socket's uid, packet by
 packet, and only packets without one (a closed socket's last ones) by their connection's mark, which the sidecar's own
 first packet set.
+
+A socket that is bound to a device (SO_BINDTODEVICE takes no privilege) sends by it even what was redirected to this
+machine. So what is about to leave is looked at once more after routing, where its interface is known.
 """
 
 from taskgrant.wire.redirect.config import RedirectConfig
@@ -57,6 +60,12 @@ def ruleset(config: RedirectConfig, port: int) -> str:
             "  chain refuse {",
             "    meta l4proto tcp reject with tcp reset",
             "    reject",
+            "  }",
+            "  chain depart {",
+            "    type filter hook postrouting priority 0; policy accept;",
+            '    oifname "lo" accept',
+            "    fib daddr type local drop",
+            f"    meta skuid != {sidecar} drop",
             "  }",
             "  chain arrive {",
             "    type filter hook input priority 0; policy drop;",

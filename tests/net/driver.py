@@ -1,0 +1,38 @@
+"""The agent of the tests: runs what it is told, one command a line, and answers what came of it.
+
+``python driver.py SOCKET``: listens on a Unix socket, for one client at a time. A line is ``{"command": […], "input":
+"…"}``, an answer ``{"status": …, "out": "…", "err": "…"}``.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+
+
+def main(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        while True:
+            client, _ = listening.accept()
+            with client, client.makefile("rw") as lines:
+                for line in lines:
+                    lines.write(json.dumps(run(json.loads(line))) + "\n")
+                    lines.flush()
+
+
+def run(asked: dict[str, object]) -> dict[str, object]:
+    done = subprocess.run(
+        asked["command"],  # type: ignore[call-overload]
+        input=asked.get("input"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return {"status": done.returncode, "out": done.stdout, "err": done.stderr}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

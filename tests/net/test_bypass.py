@@ -1,0 +1,266 @@
+"""The ways round the sidecar, each tried by the agent: what comes of it, and that nobody outside hears a byte.
+
+The far side counts every packet that is for no tool server. That it does is shown by the same attempts, made as the
+sidecar's uid, which may leave.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import wait_for
+from tests.net.pod import SIDECAR_UID, Pod
+from tests.net.test_reach import COMMENT, comment
+
+ATTEMPTS = Path(__file__).with_name("attempts.py")
+ARRIVES = "taskgrant"
+#: What our rules say to who sends: with ECONNREFUSED, an answer, the packet would have got somewhere.
+STOPPED = "EPERM"
+#: Nobody on this machine takes it.
+REFUSED = "ECONNREFUSED"
+#: Sockets of a kind that this kernel may not have, or may not give.
+NONE = "EPERM|EACCES|EPROTONOSUPPORT|ESOCKTNOSUPPORT|EAFNOSUPPORT|ENOPROTOOPT"
+#: No way out, told by the routes before a rule is asked.
+NO_ROUTE = "ENETUNREACH|EHOSTUNREACH|EADDRNOTAVAIL"
+
+
+@contextmanager
+def nobody_hears(pod: Pod) -> Iterator[None]:
+    before = pod.world.escaped(), pod.received
+    yield
+    assert (pod.world.escaped(), pod.received) == before
+
+
+def attempt(pod: Pod, *arguments: object) -> str:
+    done = pod.agent(sys.executable, str(ATTEMPTS), *map(str, arguments))
+    assert done.status == 0, done.err
+    return done.out.strip()
+
+
+ROWS = {
+    # TCP, however it is dialled, arrives at the sidecar.
+    "tcp4": ARRIVES,
+    "tcp4-high": ARRIVES,
+    "tcp6": ARRIVES,
+    "tcp-mapped": ARRIVES,
+    "tcp-fast-open": ARRIVES,
+    "mptcp": f"{ARRIVES}|{NONE}",
+    "udp-bound-to-device": STOPPED,
+    "dns-bound-to-device": STOPPED,
+    "tcp-bound-to-device": "TIMEOUT",
+    # Nothing else is taken.
+    "udp4": STOPPED,
+    "udp6": STOPPED,
+    "udp-broadcast": STOPPED,
+    "udp-multicast": STOPPED,
+    "udp-lite": NONE,
+    "sctp": NONE,
+    "icmp4": NONE,
+    "icmp6": NONE,
+    # Name look-ups come to this machine, where nobody answers them yet.
+    "dns-udp": REFUSED,
+    "dns-tcp": REFUSED,
+    # Below and beside the rules.
+    "raw": "EPERM",
+    "packet": "EPERM",
+    "mark": "EPERM",
+    "ip-transparent": "EPERM",
+    "rules": "EPERM",
+    # As somebody else.
+    "setuid": "EPERM",
+    "setuid-root": "EPERM",
+    "user-namespace-udp": "EPERM|ENOSPC",
+    "user-namespace-tcp": f"{ARRIVES}|EPERM|ENOSPC",
+    "user-namespace-packet": "EPERM|ENOSPC",
+    "user-and-net-namespace": f"{NO_ROUTE}|EPERM|ENOSPC",
+    "kill": "EPERM|sees nobody",
+    # The sidecar's own ports, dialled: no way round what was dialled, and no loop.
+    "own-port4": REFUSED,
+    "own-port6": REFUSED,
+    "own-port-mapped": REFUSED,
+    "own-port-by-address": REFUSED,
+    "own-dns-port": REFUSED,
+    "gateway": REFUSED,
+    "admin": REFUSED,
+    # Redirected, and refused for what was dialled.
+    "metadata-tcp": "ECONNRESET|RemoteDisconnected",
+    "metadata-udp": STOPPED,
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_an_attempt_comes_to_nothing(pod, name):
+    with nobody_hears(pod):
+        assert re.fullmatch(ROWS[name], attempt(pod, name))
+
+
+@pytest.mark.parametrize("name", ["tcp4", "tcp6", "udp4", "udp6", "dns-udp"])
+def test_what_does_come_out_is_heard(pod, name):
+    """The far side would have noticed: the sidecar's uid may leave, and is heard."""
+    before = pod.world.escaped()
+    pod.inside(sys.executable, str(ATTEMPTS), name, uid=SIDECAR_UID)
+    assert pod.world.escaped() > before
+
+
+def test_a_metadata_address_is_on_record_as_refused(pod):
+    attempt(pod, "metadata-tcp")
+    record = pod.recorded(dialled="169.254.169.254:80")
+    assert record["code"] == "forbidden"
+    assert record["listener"] == "transparent"
+
+
+def test_an_exchange_of_the_sidecar_lets_nobody_in(pod):
+    """Its name look-up is still known to the kernel; the agent sends from the same port to the same server."""
+    sent = pod.inside(sys.executable, str(ATTEMPTS), "udp-from", "40053", uid=SIDECAR_UID)
+    assert sent.out.strip() in ("sent", "ECONNREFUSED")
+    with nobody_hears(pod):
+        assert attempt(pod, "udp-from", 40053) == STOPPED
+
+
+@pytest.mark.parametrize("path", ["run/control.sock", "run/opa.sock"])
+def test_the_sidecars_sockets_are_closed_to_the_agent(pod, path):
+    assert attempt(pod, "unix", pod.directory / path) in ("EACCES", "ENOENT")
+
+
+def test_the_sidecars_sockets_are_there(pod):
+    """So that the refusals above mean something."""
+    sockets = {found.name for found in (pod.directory / "run").rglob("*") if found.is_socket()}
+    assert "control.sock" in sockets
+    assert len(sockets) >= 2
+    for found in (pod.directory / "run").rglob("*"):
+        if found.is_socket():
+            assert attempt(pod, "unix", found) == "EACCES"
+
+
+SPEAK = """
+import socket, sys
+sock = socket.create_connection(("192.0.2.1", int(sys.argv[1])), timeout=20)
+sock.sendall(bytes.fromhex(sys.argv[2]))
+if sys.argv[3:]:
+    sock.shutdown(socket.SHUT_WR)
+try:
+    print(sock.recv(100).hex() or "closed")
+except ConnectionError:
+    print("reset")
+"""
+
+
+@pytest.mark.parametrize(
+    ("port", "said", "code"),
+    [
+        (22, b"SSH-2.0-OpenSSH_9\r\n", "unsupported"),
+        (443, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "unsupported"),
+        (80, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "unsupported"),
+        (5432, b"\x00\x00\x00\x08\x04\xd2\x16\x2f", "unsupported"),
+        (81, b"get / HTTP/1.1\r\n\r\n", "unsupported"),
+    ],
+)
+def test_a_protocol_that_is_not_spoken_here_is_refused(pod, port, said, code):
+    with nobody_hears(pod):
+        assert pod.try_python(SPEAK, port, said.hex()) == "reset"
+    assert pod.recorded(dialled=f"192.0.2.1:{port}")["code"] == code
+
+
+@pytest.mark.parametrize(("said", "code"), [(b"", "unsupported"), (b"GE", "unsupported")])
+def test_who_does_not_say_what_it_speaks_is_cut_off(pod, said, code):
+    port = 1000 + len(said)
+    with nobody_hears(pod):
+        assert pod.try_python(SPEAK, port, said.hex()) == "reset"
+    assert pod.recorded(dialled=f"192.0.2.1:{port}")["code"] == code
+
+
+def test_who_leaves_before_it_is_clear_what_it_speaks_is_on_record(pod):
+    assert pod.try_python(SPEAK, 1010, b"GE".hex(), "end") == "reset"
+    assert pod.recorded(dialled="192.0.2.1:1010")["code"] == "malformed"
+
+
+DRIBBLE = """
+import socket, time
+socks = [socket.create_connection(("192.0.2.1", 1020), timeout=20) for _ in range(100)]
+for byte in b"GET":
+    for sock in socks:
+        sock.send(bytes([byte]))
+over = 0
+for sock in socks:
+    try:
+        over += sock.recv(1) == b""
+    except ConnectionError:
+        over += 1
+print(over)
+"""
+
+
+def test_a_hundred_that_dribble_are_cut_off_and_harm_nobody(pod):
+    with nobody_hears(pod):
+        assert pod.try_python(DRIBBLE) == "100"
+        assert attempt(pod, "tcp4") == ARRIVES
+
+
+def test_the_check_from_inside_holds_with_the_rules_and_not_without(pod):
+    config = str(pod.directory / "taskgrant.yaml")
+    check = [sys.executable, "-m", "taskgrant.cli.main"]
+
+    def fails() -> list[str]:
+        done = pod.inside(*check, "net", "check", config)
+        assert done.status in (0, 5), done.err
+        lost = [line for line in done.out.splitlines() if line.startswith("FAIL")]
+        assert bool(lost) == (done.status == 5)
+        return lost
+
+    assert fails() == []
+    assert pod.inside(*check, "net", "remove").status == 0
+    try:
+        lost = "\n".join(fails())
+        for expected in (
+            "TCP over IPv4",
+            "TCP over IPv6",
+            "UDP over IPv4",
+            "UDP over IPv6",
+            "own port",
+            "admin port",
+        ):
+            assert expected in lost
+    finally:
+        for _ in range(2):  # once is as good as twice
+            assert pod.inside(*check, "net", "apply", config).status == 0
+    assert fails() == []
+
+
+KEEP_ASKING = """
+import http.client, json, sys, time
+seen, failed = [], 0
+deadline = time.monotonic() + 40
+while failed < 20 and time.monotonic() < deadline:
+    try:
+        one = http.client.HTTPConnection("desk.internal", timeout=10)
+        one.request("POST", "/tickets/7/comments", json.dumps({"text": "hello"}), {"content-type": "application/json"})
+        seen.append(one.getresponse().status)
+        if seen == [200]:
+            open(sys.argv[1], "w").close()
+    except (OSError, http.client.HTTPException):
+        failed += 1
+        seen.append("none")
+print(json.dumps(sorted(set(map(str, seen)))))
+"""
+
+
+def test_a_sidecar_that_is_killed_under_load_leaves_no_way_out(pod):
+    running = pod.directory / "agent" / "running"
+    escaped = pod.world.escaped()
+    with pod.task(COMMENT), ThreadPoolExecutor(1) as pool:
+        load = pool.submit(pod.try_python, KEEP_ASKING, running)
+        wait_for(running.exists, "the load runs", pod.process)
+        killed = pod.kill_sidecar()
+        assert load.result(60) == '["200", "none"]'
+        assert re.fullmatch(f"{ARRIVES}|{REFUSED}", attempt(pod, "tcp4"))
+        assert attempt(pod, "udp4") == STOPPED
+        pod.wait_for_another(killed)
+        assert pod.world.escaped() == escaped
+        pod.enrol()
+        assert comment(pod)[0] == 200
+    assert comment(pod)[1]["code"] in ("no_task", "task_ended")

@@ -1,0 +1,132 @@
+"""Clients that know nothing of a sidecar reach what their task was granted, and nothing else."""
+
+import json
+import sys
+
+from tests.net.pod import Pod, tool_call
+from tests.net.world import ELSEWHERE, ELSEWHERE6
+
+COMMENT = {
+    "server": "desk",
+    "tools": ["comment"],
+    "arguments": {
+        "properties": {"id": {"type": "string"}, "text": {"type": "string", "maxLength": 20}},
+        "required": ["id", "text"],
+    },
+}
+NOTE = {"server": "tools", "tools": ["note"], "arguments": {"properties": {"text": {"type": "string"}}}}
+URL = "http://desk.internal/tickets/7/comments"
+URLLIB = """
+import json, sys, urllib.error, urllib.request
+url, body = sys.argv[1:]
+request = urllib.request.Request(url, body.encode(), {"content-type": "application/json"})
+try:
+    answer = urllib.request.urlopen(request, timeout=20)
+except urllib.error.HTTPError as refused:
+    answer = refused
+print(json.dumps([answer.status, json.loads(answer.read())]))
+"""
+
+
+def curl(pod: Pod, *arguments: str) -> tuple[int, dict]:
+    """The status and the body, which is JSON in every case."""
+    done = pod.agent("curl", "-sS", "--max-time", "20", "--write-out", "\n%{http_code}", *arguments)
+    assert done.status == 0, done
+    body, _, status = done.out.rpartition("\n")
+    return int(status), json.loads(body)
+
+
+def comment(pod: Pod, text: str = "hello", *more: str, url: str = URL) -> tuple[int, dict]:
+    given = ["--header", "content-type: application/json", "--data", json.dumps({"text": text})]
+    return curl(pod, *given, *more, url)
+
+
+def test_curl_reaches_a_granted_operation_and_nothing_else(pod):
+    with pod.task(COMMENT):
+        status, _ = comment(pod)
+        assert status == 200
+        assert pod.desk.calls[-1].line.startswith("POST /api/tickets/7/comments ")
+        record = pod.recorded(listener="transparent", code="granted")
+        assert (record["dialled"], record["uid"], record["tool"]) == ("192.0.2.1:80", 10001, "comment")
+        before = pod.received
+        assert comment(pod, "longer than twenty characters")[1]["code"] == "arguments_refused"
+        assert curl(pod, "http://desk.internal/tickets")[1]["code"] == "unknown_operation"
+        _, answer = curl(pod, *tool_call("note", {"text": "x"}), "http://tools.internal/mcp")
+        assert "no_grant" in json.dumps(answer)
+    assert comment(pod)[1]["code"] in ("no_task", "task_ended")
+    assert pod.received == before
+
+
+def test_curl_calls_a_granted_tool_and_no_other(pod):
+    with pod.task(NOTE):
+        _, answer = curl(pod, *tool_call("note", {"text": "x"}), "http://tools.internal/mcp")
+        assert answer["result"]["content"] == [{"type": "text", "text": "done"}]
+        before = pod.received
+        _, answer = curl(pod, *tool_call("other", {"text": "x"}), "http://tools.internal/mcp")
+        assert "no_grant" in json.dumps(answer)
+        assert pod.received == before
+
+
+def test_urllib_reaches_a_granted_operation_and_nothing_else(pod):
+    with pod.task(COMMENT):
+        assert json.loads(pod.try_python(URLLIB, URL, '{"text": "hello"}'))[0] == 200
+        before = pod.received
+        assert json.loads(pod.try_python(URLLIB, URL, '{"text": 7}'))[1]["code"] == "arguments_refused"
+        assert json.loads(pod.try_python(URLLIB, f"http://{ELSEWHERE}/", "{}"))[1]["code"] == "unknown_server"
+        assert pod.received == before
+
+
+def test_the_name_decides_and_not_the_address(pod):
+    """Whatever address the agent's own resolver gives it, over either family."""
+    with pod.task(COMMENT):
+        for address in ("198.51.100.1", f"[{ELSEWHERE6}]"):
+            assert comment(pod, "hello", "--resolve", f"desk.internal:80:{address}")[0] == 200
+        assert comment(pod, "hello", url="http://desk.internal:8080/tickets/7/comments")[0] == 200
+
+
+def test_host_and_what_was_dialled_agree(pod):
+    before = pod.received
+    with pod.task(COMMENT):
+        for host in ("desk.internal", "198.51.100.1:81", "198.51.100.1:8080", "", "desk.internal:99999"):
+            status, answer = comment(
+                pod, "x", "--header", f"Host: {host}", url=f"http://{ELSEWHERE}:8080/tickets/7/comments"
+            )
+            assert (status, answer["code"]) == (400, "malformed"), host
+    assert pod.received == before
+
+
+def test_one_kept_connection_is_decided_request_by_request(pod):
+    with pod.task(COMMENT):
+        script = """
+import http.client, json
+one = http.client.HTTPConnection("desk.internal", timeout=20)
+for text in ("hello", 7, "hello"):
+    one.request("POST", "/tickets/7/comments", json.dumps({"text": text}), {"content-type": "application/json"})
+    answer = one.getresponse()
+    print(answer.status, one.sock.getsockname()[1])
+    answer.read()
+"""
+        lines = [line.split() for line in pod.try_python(script).splitlines()]
+    assert [status for status, _ in lines] == ["200", "403", "200"]
+    assert len({port for _, port in lines}) == 1
+
+
+def test_the_same_port_speaks_as_a_proxy(pod):
+    """For clients that insist on one: wherever they believe it to be."""
+    with pod.task(COMMENT):
+        assert comment(pod, "hello", "--proxy", f"http://{ELSEWHERE}:3128")[0] == 200
+
+
+def test_the_agent_has_nothing_to_work_with(pod):
+    status = pod.agent("cat", "/proc/self/status").out
+    for line in (
+        "CapPrm:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Uid:\t10001\t10001\t10001",
+    ):
+        assert line in status
+    environment = pod.agent("env").out.lower()
+    assert "_proxy=" not in environment
+    assert "taskgrant_" not in environment
+    assert pod.agent(sys.executable, "-c", "import os; os.open('/dev/tty', os.O_RDWR)").status != 0
