@@ -60,8 +60,9 @@ def send(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("", source))
         sock.connect((host, port))
-        sock.send(b"\x08\x00\xf7\xff\x00\x00\x00\x00")
-        sock.send(b"\x08\x00\xf7\xff\x00\x00\x00\x00")  # an error that came back meanwhile is told now
+        echo = bytes([8 if family == socket.AF_INET else 128, 0, 0xF7, 0xFF, 0, 0, 0, 0])
+        sock.send(echo)
+        sock.send(echo)  # an error that came back meanwhile is told now
         return "sent"
 
 

@@ -107,6 +107,19 @@ def test_what_does_come_out_is_heard(pod, name):
     assert pod.world.escaped() > before
 
 
+@pytest.mark.parametrize("name", ["icmp4", "icmp6"])
+def test_who_may_have_a_ping_socket_pings_nobody(pod, name):
+    """Most machines give them to everybody."""
+    allow = 'old=$(cat $0) && echo "$1" > $0 && echo $old'
+    groups = "/proc/sys/net/ipv4/ping_group_range"
+    before = pod.inside("sh", "-c", allow, groups, "0 2147483647").out.strip()
+    try:
+        with nobody_hears(pod):
+            assert re.fullmatch(f"{STOPPED}|{REFUSED}", attempt(pod, name))
+    finally:
+        pod.inside("sh", "-c", allow, groups, before)
+
+
 def test_a_metadata_address_is_on_record_as_refused(pod):
     attempt(pod, "metadata-tcp")
     record = pod.recorded(dialled="169.254.169.254:80")
