@@ -4,17 +4,24 @@ import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from taskgrant.client import SyncTaskgrantClient
 from taskgrant.errors import Refused
-from tests.e2e.processes import Installation, installation, wait_for
+from taskgrant.identity.contexts import client_context
+from taskgrant.identity.csr import new_key
+from taskgrant.identity.spiffe import guard_dns
+from tests.e2e.office import MAIL, SERVER
+from tests.e2e.processes import AGENT, TRUST_DOMAIN, Installation, installation, wait_for
 from tests.e2e.stand import LEGACY, Stand, grant, rpc_headers
 
 CANARY = "swordfish"  # in every value that the agent sends; names of members may be told
@@ -217,6 +224,51 @@ def _absent(written: dict[Path, bytes], secret: str) -> None:
     assert secret
     for path, content in written.items():
         assert secret.encode() not in content, path
+
+
+def test_nor_by_a_guard(office):
+    """Neither of what it lets through, nor of a credential that is shown to it with a token that is not its own."""
+    place, key = office.place, new_key()
+    control = SyncTaskgrantClient(place.control)
+    started = control.start({"purpose": "guarded", "grants": [MAIL]})
+    assert started.handle is not None
+    arguments = {"to": "alice@example.org", "subject": CANARY}
+    message = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "send_mail", "arguments": arguments},
+    }
+    headers = {"content-type": "application/json", "mcp-protocol-version": LEGACY, "cookie": CANARY}
+    gateway = urlsplit(place.addresses["gateway"])
+    client = http.client.HTTPConnection(gateway.hostname or "", gateway.port, timeout=30)
+    client.request("POST", "/office/mcp", json.dumps(message), headers | {"taskgrant-task": started.handle})
+    assert b"sent to" in client.getresponse().read()
+    client.close()
+    issued = control.issue(started.task.id, SERVER, key.csr(AGENT))
+    context = client_context(issued.certificate, key, issued.bundle)
+    forged = issued.token[:-4] + "AAAA"
+    with (
+        socket.create_connection(("127.0.0.1", office.guard_port), 30) as plain,
+        context.wrap_socket(plain, server_hostname=guard_dns(TRUST_DOMAIN, SERVER)) as secure,
+    ):
+        lines = ["POST /mcp HTTP/1.1", "host: a", f"authorization: Bearer {forged}", "content-length: 2"]
+        secure.sendall("\r\n".join(lines).encode() + b"\r\n\r\n{}")
+        assert secure.recv(4096).startswith(b"HTTP/1.1 401 ")
+    control.complete(started.task.id)
+    written = {path: path.read_bytes() for path in place.directory.rglob("*.log")}
+    assert len(written) == 3
+    written[place.directory / "audit.jsonl"] = (place.directory / "audit.jsonl").read_bytes()
+    for secret in (
+        started.handle,
+        issued.token,
+        forged,
+        issued.token.split(".")[1],
+        CANARY,
+        "PRIVATE KEY",
+        "-----BEGIN",
+    ):
+        _absent(written, secret)
 
 
 # -- a full disk ------------------------------------------------------------------------------------------------------

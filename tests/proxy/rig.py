@@ -121,7 +121,6 @@ class Rig:
     parts: Parts
     pipeline: Pipeline
     standing: Standing
-    tool: Tool
     gateway: str
     client: ClientSession
     requests: list[Request]
@@ -251,16 +250,21 @@ async def rigged(directory: Path, config: ProxyConfig | None = None) -> AsyncIte
                 rig.seen.set()
                 await rig.behaviour(peer, read[0])
 
-        key = new_key()
-        enrolled = await authority.enrol("tools", key.csr(guard_id(DOMAIN, "tools")), ANYBODY)
-        context = server_context(enrolled.certificate, key, enrolled.bundle)
-        tool = await stack.enter_async_context(serving(script, context))
-        base = f"https://127.0.0.1:{tool.port}"
+        bases = {}
+        for name in ("tools", "desk"):
+            key = new_key()
+            enrolled = await authority.enrol(name, key.csr(guard_id(DOMAIN, name)), ANYBODY)
+            context = server_context(enrolled.certificate, key, enrolled.bundle)
+            tool = await stack.enter_async_context(serving(script, context))
+            bases[name] = f"https://127.0.0.1:{tool.port}"
         catalogue = Catalogue(
             (
-                Server("tools", ServerProtocol.MCP, f"{base}/mcp", versions=(LEGACY, MODERN)),
+                Server("tools", ServerProtocol.MCP, f"{bases['tools']}/mcp", versions=(LEGACY, MODERN)),
                 Server(
-                    "desk", ServerProtocol.HTTP, base, operations=(Operation("show", "GET", "/tickets/{id}"),)
+                    "desk",
+                    ServerProtocol.HTTP,
+                    bases["desk"],
+                    operations=(Operation("show", "GET", "/tickets/{id}"),),
                 ),
             )
         )
@@ -315,7 +319,6 @@ async def rigged(directory: Path, config: ProxyConfig | None = None) -> AsyncIte
             parts,
             pipeline,
             standing,
-            tool,
             f"http://{host}:{port}",
             client,
             [],
