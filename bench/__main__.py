@@ -55,7 +55,7 @@ def main(out: Path, rounds: int, calls: int, profile: Path | None) -> None:
         with stack(cores, runner) as running:
             starts.append(running.start_seconds)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-                results = loop.run(measure(running, Plan(rounds, calls, _SECONDS), starts, tell))
+                results = loop.run(measure(running, cores, Plan(rounds, calls, _SECONDS), starts, tell))
     except (TaskgrantError, LoadFault, OSError) as fault:
         console.print(f"bench: {fault}", highlight=False)
         sys.exit(1)

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from bench import procfs, scrape
+from bench import calibration, procfs, scrape
 from bench.load import Load, Measured, Target
-from bench.stack import Stack
+from bench.stack import Cores, Stack
 
 CONCURRENCIES = (1, 8, 32)
 
@@ -54,6 +54,7 @@ class Compared:
     sidecar: Point
     sidecar_cpu_ms: float
     opa_cpu_ms: float
+    unit_ms: float  # what a fixed piece of work took on that core meanwhile, see ``calibration``
     stages_ms: dict[str, float]
 
     @property
@@ -73,7 +74,9 @@ class Results:
         return asdict(self)
 
 
-async def measure(stack: Stack, plan: Plan, starts: list[float], tell: Callable[[str], None]) -> Results:
+async def measure(
+    stack: Stack, cores: Cores, plan: Plan, starts: list[float], tell: Callable[[str], None]
+) -> Results:
     """Raises ``LoadFault`` when a call does not get its answer."""
     task = await stack.task()
     through = stack.through()
@@ -83,7 +86,7 @@ async def measure(stack: Stack, plan: Plan, starts: list[float], tell: Callable[
     compared: list[Compared] = []
     for concurrency in CONCURRENCIES:
         tell(f"{concurrency} connection{'s' if concurrency > 1 else ''}")
-        one, made = await _compare(stack, task, concurrency, plan)
+        one, made = await _compare(stack, cores, task, concurrency, plan)
         compared.append(one)
         calls += made
     tell("the rest of the calls that memory is read after")
@@ -92,11 +95,14 @@ async def measure(stack: Stack, plan: Plan, starts: list[float], tell: Callable[
     return Results(compared, starts, calls, procfs.memory(stack.sidecar), procfs.memory(stack.opa))
 
 
-async def _compare(stack: Stack, task: str, concurrency: int, plan: Plan) -> tuple[Compared, int]:
+async def _compare(
+    stack: Stack, cores: Cores, task: str, concurrency: int, plan: Plan
+) -> tuple[Compared, int]:
     direct: list[Measured] = []
     sidecar: list[Measured] = []
     cpu = {stack.sidecar: 0.0, stack.opa: 0.0}
     stages: list[scrape.Stages] = []
+    units: list[float] = []
     calls = plan.calls_at(concurrency)
     for _ in range(plan.rounds):
         # A credential lives two minutes: a new one for each round.
@@ -107,6 +113,7 @@ async def _compare(stack: Stack, task: str, concurrency: int, plan: Plan) -> tup
         for pid in cpu:
             cpu[pid] += procfs.cpu_seconds(pid) - spent[pid]
         stages.append(scrape.stages(stack.admin).since(before))
+        units.append(calibration.unit_ms(cores.sidecar))
     made = sum(one.calls for one in sidecar)
     means = [one.per_call() for one in stages]
     result = Compared(
@@ -115,6 +122,7 @@ async def _compare(stack: Stack, task: str, concurrency: int, plan: Plan) -> tup
         Point.of(sidecar),
         cpu[stack.sidecar] / made * 1000,
         cpu[stack.opa] / made * 1000,
+        median(units),
         {stage: median(mean[stage] for mean in means) * 1000 for stage in scrape.STAGES},
     )
     return result, made

@@ -26,8 +26,8 @@ def show(results: Results, cores: Cores, console: Console) -> None:
 
 
 def _latencies(results: Results) -> Table:
-    table = Table(title="direct against through the sidecar", width=WIDTH, title_justify="left")
-    table.add_column("connections", justify="right")
+    table = Table(title="direct against through the sidecar (p50 and p99 in ms)", title_justify="left")
+    table.add_column("conn.", justify="right")
     for side in ("direct", "sidecar", "ratio"):
         for value in ("p50", "p99", "calls/s"):
             table.add_column(f"{side}\n{value}", justify="right")
@@ -35,8 +35,8 @@ def _latencies(results: Results) -> Table:
         direct, sidecar = one.direct, one.sidecar
         table.add_row(
             str(one.concurrency),
-            *(f"{direct.p50_ms:.2f} ms", f"{direct.p99_ms:.2f} ms", f"{direct.rate:,.0f}"),
-            *(f"{sidecar.p50_ms:.2f} ms", f"{sidecar.p99_ms:.2f} ms", f"{sidecar.rate:,.0f}"),
+            *(f"{direct.p50_ms:.2f}", f"{direct.p99_ms:.2f}", f"{direct.rate:,.0f}"),
+            *(f"{sidecar.p50_ms:.2f}", f"{sidecar.p99_ms:.2f}", f"{sidecar.rate:,.0f}"),
             *(f"{sidecar.p50_ms / direct.p50_ms:.1f} ×", f"{sidecar.p99_ms / direct.p99_ms:.1f} ×"),
             f"1/{direct.rate / sidecar.rate:.1f}",
         )
@@ -44,16 +44,19 @@ def _latencies(results: Results) -> Table:
 
 
 def _shares(results: Results) -> Table:
-    table = Table(title="where a call's time goes, on average", width=WIDTH, title_justify="left")
-    table.add_column("connections", justify="right")
+    table = Table(
+        title="where a call's time goes on average, and the processor time that it takes (ms)",
+        title_justify="left",
+    )
+    table.add_column("conn.", justify="right")
     for stage in STAGES:
         table.add_column(stage, justify="right")
-    table.add_column("processor time a call:\nsidecar", justify="right")
-    table.add_column("\nOPA", justify="right")
+    for column in ("sidecar\nCPU", "OPA\nCPU", "unit of\nwork"):
+        table.add_column(column, justify="right")
     for one in results.compared:
         whole = sum(one.stages_ms.values())
-        shares = [f"{one.stages_ms[stage]:.2f} ms {one.stages_ms[stage] / whole:3.0%}" for stage in STAGES]
-        cpu = (f"{one.sidecar_cpu_ms:.2f} ms", f"{one.opa_cpu_ms:.2f} ms")
+        shares = [f"{one.stages_ms[stage]:.2f} {one.stages_ms[stage] / whole:4.0%}" for stage in STAGES]
+        cpu = (f"{one.sidecar_cpu_ms:.2f}", f"{one.opa_cpu_ms:.2f}", f"{one.unit_ms:.1f}")
         table.add_row(str(one.concurrency), *shares, *cpu)
     return table
 
@@ -62,7 +65,7 @@ def _targets(results: Results) -> Table:
     first, last = results.compared[0], results.compared[-1]
     start = sorted(results.start_seconds)[len(results.start_seconds) // 2]
     memory = results.sidecar_memory.now
-    table = Table(title="targets", width=WIDTH, title_justify="left")
+    table = Table(title="targets", title_justify="left")
     for column in ("what", "measured", "target", ""):
         table.add_column(column)
     rows = (
@@ -73,7 +76,7 @@ def _targets(results: Results) -> Table:
             first.over_direct_ms <= MOST_OVER_DIRECT_MS,
         ),
         (
-            "calls a second, 32 connections, one core with OPA",
+            "calls/s, 32 connections, one core with OPA",
             f"{last.sidecar.rate:,.0f}",
             f"at least {LEAST_RATE:,}",
             last.sidecar.rate >= LEAST_RATE,
