@@ -145,16 +145,24 @@ async def test_only_hosts_of_the_catalogue_are_reached(world: Tickets, url: str)
         assert len(world.requests) == before
 
 
-async def test_tunnels_are_refused_in_words(world: Tickets) -> None:
-    for request in (
-        b"CONNECT tickets.internal:443 HTTP/1.1\r\nHost: tickets.internal:443\r\n\r\n",
-        b"GET /tickets/7 HTTP/1.1\r\nHost: tickets.internal\r\n\r\n",
-        b"GET https://tickets.internal/tickets/7 HTTP/1.1\r\nHost: tickets.internal\r\n\r\n",
-    ):
-        head, body = await asyncio.to_thread(_exchange, world, request)
-        assert head.startswith(b"HTTP/1.1 501 "), request
-        assert json.loads(body)["code"] == "unsupported"
-        assert json.loads(body)["detail"]
+@pytest.mark.parametrize(
+    ("request_line", "code"),
+    [
+        ("CONNECT elsewhere.example:443", "unknown_server"),
+        ("CONNECT 169.254.169.254:80", "unknown_server"),
+        ("GET /tickets/7", "unsupported"),
+        ("GET https://tickets.internal/tickets/7", "unsupported"),
+    ],
+)
+async def test_what_the_proxy_does_not_do_is_refused_in_words(
+    world: Tickets, request_line: str, code: str
+) -> None:
+    host = request_line.split()[1] if request_line.startswith("CONNECT") else "tickets.internal"
+    request = f"{request_line} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    head, body = await asyncio.to_thread(_exchange, world, request)
+    assert head.split(b" ")[1].startswith((b"4", b"5"))
+    assert json.loads(body)["code"] == code
+    assert json.loads(body)["detail"]
 
 
 def _exchange(world: Tickets, request: bytes) -> tuple[bytes, bytes]:

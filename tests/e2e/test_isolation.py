@@ -50,7 +50,9 @@ class House:
 
     def taskgrant(self, uid: int, *arguments: str) -> tuple[int, Any, str]:
         """The command line, as a user: exit code, its document, standard error."""
-        prefix = as_user(uid, self.place.directory, self.place.opa.parent, groups=str(CONTROL_GROUP))
+        prefix = as_user(
+            uid, self.place.directory, self.place.opa.resolve().parent, groups=str(CONTROL_GROUP)
+        )
         command = [*prefix, sys.executable, "-m", "taskgrant.cli.main", "--socket", str(self.place.control)]
         done = subprocess.run(
             [*command, "--output", "json", *arguments],
@@ -103,7 +105,7 @@ def _place(stack: ExitStack, opa: Path) -> Installation:
             },
         },
     }
-    place.prefix = as_user(SIDECAR, directory, opa.parent, groups=f"{SIDECAR},{CONTROL_GROUP}")
+    place.prefix = as_user(SIDECAR, directory, opa.resolve().parent, groups=f"{SIDECAR},{CONTROL_GROUP}")
     return place
 
 

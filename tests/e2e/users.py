@@ -33,7 +33,7 @@ exec setpriv --reuid "$uid" --regid "$uid" --groups "$groups" --inh-caps=-all --
 
 def as_user(uid: int, folder: Path, *more: Path, groups: str | None = None) -> tuple[str, ...]:
     """The prefix of a command line. ``folder`` is the test's own; ``more`` are folders that the command needs."""
-    needed = {Path(sys.base_prefix), Path(sys.prefix), REPOSITORY, *more}
+    needed = {path.resolve() for path in (Path(sys.base_prefix), Path(sys.prefix), REPOSITORY, *more)}
     closed = {path: _closed(path) for path in needed}
     kept = sorted(str(path) for path, covers in closed.items() if covers)
     covered = sorted({str(covers) for covers in closed.values() if covers})
