@@ -49,6 +49,8 @@ deny contains {"reason": "that text has factors"} if {
 }
 """
 PROFILES = {"tools/limited": {"max_rate_per_minute": 1}}
+#: Whatever the arguments: where it is about what becomes of them.
+ANYTHING_AT_ALL = {"properties": {}, "additionalProperties": True}
 ANYTHING = {"properties": {"text": {"type": "string"}, "network": {"type": "string"}}}
 
 
