@@ -104,3 +104,15 @@ def test_it_knows_exactly_what_it_was_told(tasks: list[str]) -> None:
     for offset, task in enumerate(tasks, start=6):
         state.apply(_event(EventKind.REVOCATION, offset, {"tasks": [task]}), Instant(0))
     assert {task for task in ("t1", "t2", "t3") if state.credential(task, "", "")} == set(tasks)
+
+
+@pytest.mark.parametrize(
+    "said, until", [(5.0, 5.0), (3600.0, 60.0), (0, 60.0), (True, 60.0), ("2", 60.0), (None, 60.0)]
+)
+def test_a_guard_never_believes_longer_than_the_authority_waits_for_it(
+    said: float | str | None, until: float
+) -> None:
+    state = RevocationState(60.0)
+    state.apply(_event(EventKind.SNAPSHOT, 5, {"revoked": {}, "staleness_seconds": said}), Instant(0))
+    assert state.fresh(Instant(until - 0.1))
+    assert not state.fresh(Instant(until))

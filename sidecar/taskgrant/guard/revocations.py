@@ -39,7 +39,11 @@ class Ended:
 
 @dataclass(slots=True)
 class RevocationState:
-    """``staleness``: seconds without a word of the authority after which nothing is believed."""
+    """``staleness``: seconds without a word of the authority after which nothing is believed.
+
+    A snapshot shortens it to the authority's own bound: that is how long the authority waits for a guard that does not
+    acknowledge, so one that believed longer would let in what has ended.
+    """
 
     staleness: float
     cursor: Cursor | None = None
@@ -91,6 +95,9 @@ class RevocationState:
 
     def _read(self, event: Event) -> Ended:
         if event.kind is EventKind.SNAPSHOT:
+            bound = event.body.get("staleness_seconds")
+            if isinstance(bound, int | float) and not isinstance(bound, bool) and bound > 0:
+                self.staleness = min(self.staleness, float(bound))
             revoked = event.body.get("revoked")
             if not isinstance(revoked, Mapping):
                 raise Gap("a snapshot does not say what is revoked")
