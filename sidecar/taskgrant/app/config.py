@@ -165,6 +165,7 @@ def _conflicts(config: Config) -> list[tuple[Place, str]]:
     faults.extend(_address_conflicts(config.listen))
     if config.listen.transparent is not None:
         faults.extend(_redirect_conflicts(config))
+    faults.extend(_tls_conflicts(config, hosts))
     return faults
 
 
@@ -202,6 +203,18 @@ def _redirect_conflicts(config: Config) -> list[tuple[Place, str]]:
     for index, port in enumerate(config.redirect.local_ports):
         if port in ours | {config.redirect.dns_port}:
             faults.append((("redirect", "local_ports", index), f"{port} is a port of the sidecar's own"))
+    return faults
+
+
+def _tls_conflicts(config: Config, hosts: dict[str, str]) -> list[tuple[Place, str]]:
+    listen = config.listen
+    faults: list[tuple[Place, str]] = []
+    if listen.trust_dir is not None and listen.ca_dir is None:
+        faults.append((("listen", "trust_dir"), "has nothing to tell of without listen.ca_dir"))
+    for index, host in enumerate(listen.splice):
+        for named in {host, f"{host}:443"} & set(hosts):
+            reason = f"{host!r} is a host of servers.{hosts[named]}: it is decided on, or let through unread"
+            faults.append((("listen", "splice", index), reason))
     return faults
 
 
@@ -273,6 +286,13 @@ def _resolved(config: Config, base: Path) -> Config:
             "servers": servers,
             "policy": policy,
             "runtime_dir": at(config.runtime_dir),
+            "listen": config.listen.model_copy(
+                update={
+                    name: at(directory)
+                    for name in ("ca_dir", "trust_dir")
+                    if (directory := getattr(config.listen, name)) is not None
+                }
+            ),
             "authority": config.authority.model_copy(update={"state_dir": at(config.authority.state_dir)}),
             "control": config.control.model_copy(update={"socket": at(config.control.socket)}),
             "audit": config.audit

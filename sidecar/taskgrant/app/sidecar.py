@@ -20,6 +20,7 @@ from taskgrant.api.server import ControlServer
 from taskgrant.app.admin import Admin
 from taskgrant.app.config import Config
 from taskgrant.app.hardening import harden
+from taskgrant.app.interception import Interception, intercepting
 from taskgrant.app.metrics import Metrics
 from taskgrant.app.starting import asked_by
 from taskgrant.audit.logs import setup_logging
@@ -41,8 +42,10 @@ from taskgrant.proxy.parts import Parts
 from taskgrant.proxy.pipeline import Pipeline
 from taskgrant.proxy.rate import RateLimiter
 from taskgrant.proxy.rounds import Rounds
+from taskgrant.proxy.splicing import Splicer
 from taskgrant.proxy.standing import Standing
 from taskgrant.wire.credentials import Keyring
+from taskgrant.wire.dispatching import DispatchingListener
 from taskgrant.wire.legs import Legs
 from taskgrant.wire.listener import Listener
 from taskgrant.wire.transparent import TransparentListener
@@ -173,7 +176,9 @@ class Sidecar:
         stack.push_async_callback(control.stop)
 
         bound = {"control": str(config.control.socket)}
-        for listener in _listeners(config, pipeline):
+        splicer = Splicer(authority.view, legs, authority.ledger, clock, config.listen.head_timeout)
+        interception = intercepting(config.listen, catalogue, splicer, clock)
+        for listener in _listeners(config, pipeline, interception):
             with asked_by(f"listen.{listener.name}", getattr(config.listen, listener.name)):
                 bound[listener.name] = _url(*await listener.start())
             stack.push_async_callback(listener.stop, _GRACE_SECONDS)
@@ -202,17 +207,17 @@ class Sidecar:
         self.metrics.live("pools", "Connection pools to tool servers.", lambda: len(upstream))
 
 
-def _listeners(config: Config, pipeline: Pipeline) -> list[Listener]:
+def _listeners(config: Config, pipeline: Pipeline, interception: Interception) -> list[Listener]:
     """The agent's. A transparent listener at the proxy's address is both."""
     listen, uids = config.listen, frozenset({config.agent_uid})
     common = (pipeline.handle, listen, uids, pipeline.turned_away)
+    dispatched = (*common, interception.speakers, interception.admit)
     shared = listen.transparent == listen.proxy
-    named = (
-        [("gateway", listen.gateway)] if shared else [("gateway", listen.gateway), ("proxy", listen.proxy)]
-    )
-    listeners = [Listener(name, address, *common) for name, address in named]
+    listeners = [Listener("gateway", listen.gateway, *common)]
+    if not shared:
+        listeners.append(DispatchingListener("proxy", listen.proxy, *dispatched))
     if listen.transparent is not None:
-        listeners.append(TransparentListener(listen.transparent, *common, direct=shared))
+        listeners.append(TransparentListener(listen.transparent, *dispatched, direct=shared))
     return listeners
 
 

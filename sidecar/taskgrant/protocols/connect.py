@@ -10,14 +10,14 @@ from typing import Final
 from taskgrant.model.call import Headers
 from taskgrant.model.codes import Code
 from taskgrant.protocols.framing import (
-    MAX_HEADER_BYTES,
     FramingFault,
     check_headers,
     parse_authority,
 )
 
 _END: Final = b"\r\n\r\n"
-_MAX_BYTES: Final = MAX_HEADER_BYTES + 1024
+#: Longer ones are refused; clients send some hundreds.
+MAX_BYTES: Final = 8 * 1024
 _VERSIONS: Final = (b"HTTP/1.1", b"HTTP/1.0")  # Python before 3.12 says 1.0
 
 
@@ -34,9 +34,9 @@ class Connect:
 def read_connect(seen: bytes) -> Connect | None:
     """None: more bytes are needed. Raises FramingFault."""
     end = seen.find(_END)
-    if end < 0 and len(seen) <= _MAX_BYTES:
+    if end < 0 and len(seen) <= MAX_BYTES:
         return None
-    if not 0 <= end <= _MAX_BYTES:
+    if not 0 <= end <= MAX_BYTES:
         raise FramingFault("the CONNECT request is too long", Code.TOO_LARGE)
     line, *fields = seen[:end].split(b"\r\n")
     method, _, rest = line.partition(b" ")

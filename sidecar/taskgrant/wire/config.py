@@ -1,6 +1,11 @@
 """Where the agent is listened to, and what of it is bounded (``listen:`` in the configuration)."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Host = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
 
 
 class ListenConfig(BaseModel):
@@ -10,11 +15,26 @@ class ListenConfig(BaseModel):
 
     gateway: str = Field("127.0.0.1:15002", description="for agents that take a base URL: /<server>/…")
     proxy: str = Field(
-        "127.0.0.1:15001", description="for agents that honour HTTP_PROXY: absolute-form targets"
+        "127.0.0.1:15001",
+        description="for agents that honour HTTP(S)_PROXY: absolute-form targets, and CONNECT",
     )
     transparent: str | None = Field(
         None,
         description="for redirected connections, on 127.0.0.1 and ::1 (default: none); at the address of proxy, both",
+    )
+    ca_dir: Path | None = Field(
+        None,
+        description="where the pod's CA keeps its key, so that agents trust it across a restart: on tmpfs or ramfs, "
+        "and this user's alone (default: none, and TLS of the agent is not intercepted)",
+    )
+    trust_dir: Path | None = Field(
+        None,
+        description="where the files are written by which the agent trusts the pod's CA; the agent reads it",
+    )
+    splice: tuple[Host, ...] = Field(
+        (),
+        description="hosts whose TLS (port 443) is let through unread in any running task: for clients that pin "
+        "certificates",
     )
     admin: str = Field("127.0.0.1:15090", description="/healthz, /readyz and /metrics")
     body_limit: int = Field(4 << 20, ge=1024, le=256 << 20, description="bytes of a request's body")

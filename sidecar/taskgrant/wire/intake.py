@@ -7,13 +7,16 @@ gateway     ``/<server>/rest?query`` (origin-form)                 ``gateway``, 
 proxy       ``http://host[:port]/path`` (absolute-form)            ``absolute``, ``host[:port]`` in lower case
 transparent ``/path`` (origin-form), a server's name in ``Host``   ``transparent``, ``host[:port]`` in lower case
 transparent ``http://host[:port]/path`` (absolute-form)            as of the proxy
+``inside``  ``/path`` (origin-form), the same server in ``Host``   ``connect`` or ``transparent``, ``host[:port]``
 =========== ====================================================== ==========================================
 
 The gateway is dialled by loopback names only (a page that was rebound to 127.0.0.1 sends its own name), and by no
 page of another origin. Where a connection was redirected, ``Host`` says which server it is for, and must not
-contradict what was dialled: the port is the same, and so is the address if it names one. A task's handle is presented
-once, in ``Taskgrant-Task``, or as proxy credentials: ``Bearer <handle>`` or ``Basic`` of ``task:<handle>``. It never
-reaches a tool.
+contradict what was dialled: the port is the same, and so is the address if it names one. Inside of a tunnel or of TLS,
+each request names the server that they were made for.
+
+A task's handle is presented once, in ``Taskgrant-Task``, or as proxy credentials: ``Bearer <handle>`` or ``Basic`` of
+``task:<handle>``. It never reaches a tool.
 """
 
 import base64
@@ -28,6 +31,7 @@ from urllib.parse import urlsplit
 
 from taskgrant.errors import Refused
 from taskgrant.model.call import Head, Malformed
+from taskgrant.model.catalogue import DEFAULT_PORTS
 from taskgrant.model.codes import Code
 from taskgrant.model.ports import Destination
 from taskgrant.protocols.framing import (
@@ -48,6 +52,16 @@ Way = Literal["gateway", "absolute", "transparent"]
 
 
 @dataclass(frozen=True, slots=True)
+class Inside:
+    """The server that CONNECT, or the client's TLS, has named: the one that every request of the connection is for."""
+
+    way: Literal["connect", "transparent"]
+    scheme: Literal["http", "https"]
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Intake:
     head: Head
     destination: Destination
@@ -62,16 +76,23 @@ def read(
     version: tuple[int, int],
     raw_headers: Sequence[tuple[bytes, bytes]],
     dialled: Dialled | None = None,
+    inside: Inside | None = None,
 ) -> Intake:
     """``dialled`` is whom a redirected connection was for, ``port`` the listener's own.
 
-    Raises ``errors.Refused``: malformed, unsupported, too_large, forbidden (Host, Origin), handle_invalid.
+    Raises ``errors.Refused``: malformed, unsupported, too_large, forbidden (Host, Origin), misdirected, handle_invalid.
     """
     head = check_head(method, target, version, raw_headers)
     if isinstance(head, Malformed):
         raise Refused(head.code, head.detail)
     wanted = parse_target(target)
-    if way == "gateway":
+    if inside is not None:
+        if isinstance(wanted, Absolute):
+            raise Refused(Code.UNSUPPORTED, "a tunnel leads to one server: ask it for /…")
+        _check_inside(head, inside)
+        name = _name(inside.host, inside.port, inside.scheme)
+        destination = Destination(inside.way, name, inside.scheme)
+    elif way == "gateway":
         if isinstance(wanted, Absolute):
             raise Refused(
                 Code.UNSUPPORTED, "this is the gateway: ask for /<server>/…, or use the proxy's port"
@@ -88,7 +109,7 @@ def read(
                 Code.UNSUPPORTED, "this is the proxy: ask for http://host/…, or use the gateway's port"
             )
         destination = Destination("absolute", _name(wanted.host, wanted.port))
-    handle = _handle(head)
+    handle = presented_handle(head)
     headers = tuple(pair for pair in head.headers if pair[0] not in (_HANDLE, _PROXY_CREDENTIALS))
     return Intake(replace(head, headers=headers), destination, handle)
 
@@ -121,8 +142,19 @@ def _named(head: Head, dialled: Dialled) -> str:
     return _name(host, port)
 
 
-def _name(host: str, port: int) -> str:
-    return host if port == 80 else f"{host}:{port}"
+def _check_inside(head: Head, inside: Inside) -> None:
+    try:
+        named = parse_authority(head.get("host") or "", DEFAULT_PORTS[inside.scheme])
+    except FramingFault as fault:
+        raise Refused(Code.MALFORMED, str(fault)) from fault
+    if named != (inside.host, inside.port):
+        raise Refused(
+            Code.MISDIRECTED, "the Host header names another server than the connection was made for"
+        )
+
+
+def _name(host: str, port: int, scheme: str = "http") -> str:
+    return host if port == DEFAULT_PORTS[scheme] else f"{host}:{port}"
 
 
 def _check_local(head: Head, port: int) -> None:
@@ -145,7 +177,8 @@ def _is_local_origin(value: str) -> bool:
         return False
 
 
-def _handle(head: Head) -> str | None:
+def presented_handle(head: Head) -> str | None:
+    """A task's handle, where a head has one. Raises ``errors.Refused`` (handle_invalid)."""
     presented = [value for name, value in head.headers if name == _HANDLE]
     presented += [_credentials(value) for name, value in head.headers if name == _PROXY_CREDENTIALS]
     if not presented:

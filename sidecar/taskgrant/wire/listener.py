@@ -5,6 +5,7 @@ closed. The client's uid is looked up once per connection, when it is made.
 """
 
 import asyncio
+import hmac
 import logging
 import socket
 from collections.abc import Awaitable, Callable
@@ -20,7 +21,7 @@ from taskgrant.model.ports import Destination
 from taskgrant.wire import peer
 from taskgrant.wire.config import ListenConfig
 from taskgrant.wire.exchange import HttpExchange
-from taskgrant.wire.intake import Way, is_loopback, read
+from taskgrant.wire.intake import Inside, Way, is_loopback, read
 from taskgrant.wire.problem import problem
 from taskgrant.wire.redirect.original import Dialled
 
@@ -42,15 +43,26 @@ BACKLOG = 512
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A connection that was redirected here: its socket, who owns the other end, and whom it was for."""
+    """A connection that was accepted before it was clear what it speaks: its socket, who owns the other end, whom it
+    was for.
+    """
 
     sock: socket.socket
     uid: int | None
     dialled: Dialled | None  # None: the listener itself was dialled
     peer: str
+    tunnel: tuple[str, int] | None = None  # host and port that CONNECT named
+    handle: str | None = None  # that was presented with CONNECT
+    inside: Inside | None = None
+
+    @property
+    def target(self) -> str:
+        if self.tunnel is not None:
+            return f"{self.tunnel[0]}:{self.tunnel[1]}"
+        return str(self.dialled or "")
 
     def caller(self, listener: str) -> Caller:
-        return Caller(self.uid, listener, None, self.peer, str(self.dialled or ""))
+        return Caller(self.uid, listener, self.handle, self.peer, self.target)
 
 
 class _Connection(RequestHandler):
@@ -66,10 +78,6 @@ class _Connection(RequestHandler):
         self._head_deadline: asyncio.TimerHandle | None = None
         self.accepted = accepted
         self.uid: int | None = None
-
-    @property
-    def dialled(self) -> Dialled | None:
-        return self.accepted.dialled if self.accepted is not None else None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -190,10 +198,13 @@ class Listener:
         try:
             version = (request.version.major, request.version.minor)
             target, headers = request.raw_path, request.raw_headers
-            intake = read(self._way, self._port, request.method, target, version, headers, connection.dialled)
+            intake = read(
+                self._way, self._port, request.method, target, version, headers, *_whom(connection.accepted)
+            )
+            handle = _one(caller.handle, intake.handle)
         except Refused as refused:
             return await self._refuse(request, caller, Refusal(Code(refused.code), refused.reason))
-        caller = replace(caller, handle=intake.handle)
+        caller = replace(caller, handle=handle)
         exchange = HttpExchange(request, caller, intake.destination, intake.head, self.config.body_timeout)
         return await self._hand_over(exchange)
 
@@ -231,8 +242,9 @@ class Listener:
         return response
 
     def _caller(self, request: BaseRequest, connection: _Connection) -> Caller:
-        dialled = str(connection.dialled or "")
-        return Caller(connection.uid, self.name, None, _peer_name(request), dialled)
+        if connection.accepted is not None:
+            return connection.accepted.caller(self.name)
+        return Caller(connection.uid, self.name, None, _peer_name(request))
 
     async def _refuse(self, request: BaseRequest, caller: Caller, refusal: Refusal) -> StreamResponse:
         self._on_refused(caller, refusal)
@@ -253,6 +265,17 @@ def _address(name: str, bind: str) -> tuple[str, int]:
             [f"listen.{name}: {bind!r} is no loopback address with a port (127.0.0.1:port, [::1]:port)"]
         )
     return ("127.0.0.1" if host == "localhost" else host), int(port)
+
+
+def _whom(accepted: Accepted | None) -> tuple[Dialled | None, Inside | None]:
+    return (None, None) if accepted is None else (accepted.dialled, accepted.inside)
+
+
+def _one(outside: str | None, inside: str | None) -> str | None:
+    """The handle of a tunnel and of a request in it. Raises ``errors.Refused`` (handle_invalid)."""
+    if outside is not None and inside is not None and not hmac.compare_digest(outside, inside):
+        raise Refused(Code.HANDLE_INVALID, "two task handles are presented, and they differ")
+    return outside if inside is None else inside
 
 
 def _peer_name(request: BaseRequest) -> str:

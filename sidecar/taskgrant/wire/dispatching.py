@@ -1,0 +1,203 @@
+"""A listener whose connections may speak different things: by their first bytes they come to who speaks it.
+
+    accept → whose is it (uid) → first bytes, peeked → [CONNECT: 200, first bytes] → a speaker, or refused
+
+A ``Speaker`` takes a connection of which no byte has been read. HTTP/1 has one here: the same server, intake and
+exchange as every other listener. What has none is refused as ``unsupported`` and on record, as is a client that says
+nothing before the deadline.
+
+CONNECT leads to nowhere but the sidecar itself: the tunnel's client is served as if it had dialled the host that it
+names, and must go on naming that one.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+from taskgrant.errors import Refused
+from taskgrant.model.call import Caller, Refusal
+from taskgrant.model.codes import Code
+from taskgrant.wire import peer, tunnel
+from taskgrant.wire.config import ListenConfig
+from taskgrant.wire.intake import Inside
+from taskgrant.wire.listener import BACKLOG, Accepted, Handler, Listener, Refusing
+from taskgrant.wire.opening import ENOUGH, Opening, classify
+from taskgrant.wire.peeking import peek, reset
+from taskgrant.wire.tunnel import Admit
+
+_log = logging.getLogger("taskgrant.wire")
+
+#: Serves HTTP on a connection, over TLS if a context is given; returns when it has begun to. Raises ``errors.Refused``
+#: when the client ends the handshake.
+Serve = Callable[[Accepted, ssl.SSLContext | None], Awaitable[None]]
+#: Serves a connection from its first byte on, by handing it over, or to its end. Raises ``errors.Refused``.
+Speaker = Callable[[Accepted, Serve], Awaitable[None]]
+
+_REASONS = {
+    Opening.TLS: "TLS is not intercepted here; dial plain http, and the sidecar speaks TLS to the tool",
+    Opening.CONNECT: "CONNECT is for the proxy's port, and not inside a tunnel",
+    Opening.HTTP2: "HTTP/2 is not intercepted here; speak HTTP/1.1",
+    Opening.UNKNOWN: "the protocol of this connection is not known here",
+}
+_PAUSE_SECONDS = 0.2
+_CLOSE_SECONDS = 2.0
+
+
+class DispatchingListener(Listener):
+    """The proxy's. Who dials it is served as by any proxy, and by ``speakers`` what they speak; ``admit`` says what
+    CONNECT may name (nothing, by default).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        bind: str,
+        handler: Handler,
+        config: ListenConfig,
+        expected_uids: frozenset[int],
+        on_refused: Refusing,
+        speakers: Mapping[Opening, Speaker] | None = None,
+        admit: Admit = tunnel.none,
+    ) -> None:
+        """Raises ``errors.ConfigurationError`` for a bad address, or one that is not loopback."""
+        super().__init__(name, bind, handler, config, expected_uids, on_refused)
+        self._speakers: dict[Opening, Speaker] = dict(speakers or {})
+        self._admits = admit
+        self._sockets: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._opening: set[asyncio.Task[None]] = set()
+
+    @property
+    def full(self) -> bool:
+        open_ = len(self._opening) + (len(self._http.connections) if self._http is not None else 0)
+        return open_ > self.config.max_connections
+
+    async def start(self) -> tuple[str, int]:
+        """Listens; answers the address and the port that it got."""
+        self._connections()
+        host, port = self._address
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._sockets.append(socket.create_server((host, port), family=family, backlog=BACKLOG))
+        self._port = int(self._sockets[0].getsockname()[1])
+        self._listen_too()
+        for listening in self._sockets:
+            listening.setblocking(False)
+            self._accepting.append(asyncio.create_task(self._accept(listening), name=self.name))
+        return host, self._port
+
+    def _listen_too(self) -> None:
+        """For those who listen at more than one address."""
+
+    async def stop(self, grace: float) -> None:
+        for task in (*self._accepting, *self._opening):
+            task.cancel()
+        await asyncio.gather(*self._accepting, *self._opening, return_exceptions=True)
+        for listening in self._sockets:
+            listening.close()
+        self._accepting.clear()
+        self._sockets.clear()
+        await self._finish(grace)
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listening)
+            except ConnectionError:
+                continue  # gone before it was accepted
+            except OSError as error:
+                _log.error("the %s listener cannot accept now: %s", self.name, error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            if self.full:
+                reset(sock)
+                continue
+            sock.setblocking(False)
+            opening = asyncio.create_task(self._open(sock))
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
+
+    async def _open(self, sock: socket.socket) -> None:
+        caller = Caller(None, self.name)
+        try:
+            accepted = self._admit(sock)
+            caller = accepted.caller(self.name)
+            self._check(accepted)
+            await self._dispatch(accepted)
+        except Refused as refused:
+            caller = replace(caller, dialled=str(refused.details.get("dialled", caller.dialled)))
+            self._on_refused(caller, Refusal(Code(refused.code), refused.reason))
+            if refused.details.get("answered"):
+                sock.close()
+            else:
+                reset(sock)
+        except OSError:
+            sock.close()  # the client is gone
+        except asyncio.CancelledError:
+            reset(sock)
+            raise
+
+    def _admit(self, sock: socket.socket) -> Accepted:
+        client, own = sock.getpeername()[:2], sock.getsockname()[:2]
+        return Accepted(sock, peer.owner(client, own), None, f"{client[0]}:{client[1]}")
+
+    def _check(self, accepted: Accepted) -> None:
+        """Raises ``errors.Refused`` for a connection that is not to be served, whatever it speaks."""
+
+    async def _dispatch(self, accepted: Accepted) -> None:
+        seconds = self.config.head_timeout
+        opening = await peek(accepted.sock, _classify, ENOUGH, seconds)
+        if accepted.dialled is None and self._is_for_http(opening):
+            # Strangers and nonsense get an answer that they can read from the HTTP server, and are on record there.
+            await self._serve_connection(accepted, None)
+            return
+        if accepted.uid is None or accepted.uid not in self._expected:
+            raise Refused(Code.PEER_REFUSED, "this listener is for the agent's processes only")
+        if opening is Opening.CONNECT and accepted.dialled is None:
+            accepted = await tunnel.open_tunnel(accepted, self._admits, seconds)
+            opening = await peek(accepted.sock, _classify, ENOUGH, seconds)
+        if opening is Opening.HTTP:
+            await self._serve_connection(_in_plain(accepted), None)
+            return
+        speaker = self._speakers.get(opening)
+        if speaker is None:
+            raise Refused(Code.UNSUPPORTED, _REASONS[opening])
+        await speaker(accepted, self._serve_connection)
+
+    def _is_for_http(self, opening: Opening) -> bool:
+        return opening not in (Opening.CONNECT, Opening.TLS)
+
+    async def _serve_connection(self, accepted: Accepted, context: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        if context is None:
+            await loop.connect_accepted_socket(lambda: self._connection(accepted), accepted.sock)
+            return
+        try:
+            await loop.connect_accepted_socket(
+                lambda: self._connection(accepted),
+                accepted.sock,
+                ssl=context,
+                ssl_handshake_timeout=self.config.head_timeout,
+                ssl_shutdown_timeout=_CLOSE_SECONDS,
+            )
+        except ssl.SSLError as error:
+            why = (error.reason or "for no reason that it gave").replace("_", " ").lower()
+            raise Refused(Code.UNSUPPORTED, f"the client could not agree on TLS: {why}") from error
+        except OSError as error:
+            raise Refused(Code.UNSUPPORTED, "the client ended the TLS handshake") from error
+
+
+def _classify(seen: bytes) -> Opening | int:
+    found = classify(seen)
+    return len(seen) + 1 if found is None else found
+
+
+def _in_plain(accepted: Accepted) -> Accepted:
+    """HTTP inside a tunnel, without TLS."""
+    if accepted.tunnel is None:
+        return accepted
+    host, port = accepted.tunnel
+    return replace(accepted, inside=Inside("connect", "http", host, port))
