@@ -39,6 +39,12 @@ async def _names(session: ClientSession) -> list[str]:
 async def test_a_session_opened_before_any_task_works_through_several(shop: Workshop) -> None:
     async with _session(shop) as session, shop.orchestrator() as orchestrator:
         assert session.protocol_version == LEGACY
+        can = session.server_capabilities
+        assert can is not None
+        assert can.tools is not None
+        assert can.tools.list_changed
+        assert can.resources is not None
+        assert can.prompts is not None
         assert await _names(session) == []
         assert code(await session.call_tool("add", {"a": 1, "b": 2})) == "no_task"
         for tools in (["add"], ["add", "count"]):

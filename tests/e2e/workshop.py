@@ -17,6 +17,7 @@ MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
 SERVER_SCRIPT = Path(__file__).with_name("workshop_server.py")
 
+LIST_TTL_MS = 60_000
 ANYTHING: dict[str, Any] = {"additionalProperties": True}
 TOOLS = ["add", "fail", "count", "chat", "wait", "paint", "announce"]
 BESIDE = [
@@ -84,6 +85,7 @@ class Workshop:
 def workshop(directory: Path, opa: Path, versions: dict[str, list[str]]) -> Iterator[Workshop]:
     """``versions`` by server: what the catalogue says that it speaks. ``library`` has many tools."""
     with installation(directory, opa) as place:
+        place.sections = {"proxy": {"list_ttl_ms": LIST_TTL_MS}}
         ports = {name: free_port() for name in versions}
         for name, spoken in versions.items():
             upstream = f"https://127.0.0.1:{ports[name]}/mcp"

@@ -49,7 +49,9 @@ from taskgrant.proxy.standing import Standing
 from taskgrant.wire.exchange import HttpExchange
 
 _HANDSHAKE_LIMIT = 1 << 20
-_NOTHING = handshake.Handshake("", {}, {})
+#: What clients are told of a server that has not spoken yet. Some clients ask for nothing that was not announced when
+#: they connected, and a later task may grant it; until then these lists are answered here, and are empty.
+_UNKNOWN = handshake.Handshake("", {"resources": {}, "prompts": {}}, {})
 
 #: What a task must be able to use of a server for these lists to be asked for. ``tools/list`` is filtered instead.
 _USE_OF_LIST = {
@@ -91,8 +93,8 @@ class McpFlow:
         return True
 
     async def _session(self, exchange: HttpExchange, server: Server, call: Call) -> None:
+        said = self._said.get(server.name, _UNKNOWN)
         if call.action == INITIALIZE:
-            said = self._said.get(server.name, _NOTHING)
             opened = secrets.token_urlsafe(24)
             self._conversations.introduce(
                 opened, handshake.client_capabilities(call.params.get("capabilities"))
@@ -101,7 +103,7 @@ class McpFlow:
                 answers.initialize(call, server, said.capabilities, opened, said.server_info)
             )
         elif call.action == DISCOVER:
-            await exchange.answer(answers.discover(call, server))
+            await exchange.answer(answers.discover(call, server, said.capabilities, said.server_info))
         else:
             await exchange.answer(answers.pong(call))
 
