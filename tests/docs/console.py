@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ class Shell:
     ``close`` ends all that was started in it. A network namespace needs root, or a kernel that lets users make one.
     """
 
-    def __init__(self, directory: Path, opa: Path) -> None:
+    def __init__(self, directory: Path, opa: Path, within: Sequence[str] = ()) -> None:
+        """``within``: a command that runs the rest of its command line."""
         binaries = Path(sys.executable).parent
         environment = {
             **os.environ,
@@ -103,7 +105,7 @@ class Shell:
         environment.pop("TASKGRANT_SOCKET", None)
         private = ["--net"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--net"]
         self._bash = subprocess.Popen(
-            ["unshare", *private, "bash", "--noprofile", "--norc"],
+            [*within, "unshare", *private, "bash", "--noprofile", "--norc"],
             cwd=directory,
             env=environment,
             stdin=subprocess.PIPE,
