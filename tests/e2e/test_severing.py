@@ -265,7 +265,7 @@ async def test_a_session_that_is_being_opened_and_a_call_that_waits_for_it(runni
 @ways
 async def test_an_upload_that_stalls(running: World, way: Way) -> None:
     """A tool that reads on afterwards gets what its own buffers held, not what the sidecar and its kernel held."""
-    size = 3 << 20
+    size = 1 << 20
 
     async def stalls(peer: Any, tool: Any) -> None:
         await peer.reader.readuntil(b"\r\n\r\n")
@@ -287,7 +287,7 @@ async def test_an_upload_that_stalls(running: World, way: Way) -> None:
         tool.go.set()
         await asyncio.wait_for(tool.over.wait(), SOON)
         assert answered.code == "outcome_unknown"
-        assert len(tool.late) < 1 << 19
+        assert len(tool.late) < size // 2
 
 
 @pytest.mark.parametrize(
@@ -353,6 +353,36 @@ async def _ended(running: World, task: Started) -> None:
     async with running.orchestrator as client:
         while (await client.show_grant(task.grants[0].id)).state.live:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)
+
+
+async def test_the_end_of_the_tasks_own_time(running: World) -> None:
+    """A task's deadline cuts what runs, whatever its grants say."""
+    script = half(EVENT_STREAM, chunk(event(progress(1))), chunk(event(progress(99))))
+    async with running.tool("modern", script) as tool, running.orchestrator as client:
+        asked = {"purpose": "short", "grants": [grant("modern", "work", expires_in=600)], "expires_in": 2.4}
+        task = await client.start(asked)
+        asking = await running.ask(call(), task.handle)
+        answered = await asyncio.wait_for(asking.whole(), SOON)
+        tool.go.set()
+        await asyncio.wait_for(tool.over.wait(), SOON)
+        assert (answered.whole, answered.code, len(answered.events)) == (True, "outcome_unknown", 2)
+        assert not (await client.show_task(task.task.id))[0].live
+
+
+async def test_a_call_that_takes_longer_than_the_idle_time_out(running: World) -> None:
+    """While a call is in flight, a grant does not idle; it does from its end on."""
+
+    async def slow(peer: Any, tool: Any) -> None:
+        await tool.take(peer)
+        await asyncio.sleep(1.2)
+        await peer.send(whole(b"{}", "Content-Type: application/json"))
+        await peer.gone()
+
+    way = Way("idle", "", _wait, (("idle_timeout", 0.6),))
+    async with running.tool(PLAIN, slow), started(running, PLAIN, "read", way=way) as task:
+        assert (await running.answer(get(), task.handle)).code == "allowed"
+        await asyncio.wait_for(_ended(running, task), SOON)
+        assert (await running.answer(get(), task.handle)).code == "grant_expired"
 
 
 # --- what is not covered goes on -------------------------------------------------------------------------------------

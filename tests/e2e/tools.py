@@ -205,6 +205,7 @@ def world(directory: Path, opa: Path, **sections: Any) -> Iterator[World]:
             tools = HTTP_TOOLS if entry["protocol"] == "http" else MCP_TOOLS
             place.boundary.append({"server": name, "tools": tools})
         place.sections["authority"] = {"task_binding": "handle"}
+        place.sections["policy"] = {"deadline_ms": 5000}  # a busy machine is not what is tried here
         place.sections |= sections
         made.run()
         yield made
