@@ -41,6 +41,8 @@ async def test_thousands_of_tasks_leave_nothing_behind(running: World) -> None:
         assert len(set(tool.serials)) == len(tool.requests)  # a credential each
         await until(lambda: not tool.open)  # every connection was closed with its task
         after = await _seen(running)
+        # Kept connections to policy are as many as there were questions at once, which warming up may not have reached.
+        assert after.pop("descriptors") - before.pop("descriptors") <= AT_ONCE
         assert after == before
         assert {name: after[f"taskgrant_live_{name}"] for name in LIVE} == dict.fromkeys(LIVE, 0.0)
         assert _resident(running) < warm * 1.15
