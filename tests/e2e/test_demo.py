@@ -24,8 +24,8 @@ def _variables(opa: Path, temporary: Path) -> dict[str, str]:
 
 
 def _left(temporary: Path) -> list[str]:
-    """Processes that have to do with the folder, and files in it."""
-    left = [str(path) for path in temporary.iterdir()]
+    """Processes that have to do with the folder, and what is in it."""
+    left = [str(path) for path in temporary.iterdir() if not _probe(path)]
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -37,6 +37,11 @@ def _left(temporary: Path) -> list[str]:
         if os.fsencode(temporary) in known:
             left.append((entry / "cmdline").read_text())
     return left
+
+
+def _probe(path: Path) -> bool:
+    """A file by which ``tempfile`` tries a folder: of a process that was ended in that very moment."""
+    return path.is_file() and path.read_bytes() in (b"", b"blat")
 
 
 def test_it_shows_what_it_says_within_two_minutes(opa_binary: Path, tmp_path: Path) -> None:
@@ -66,7 +71,14 @@ def test_it_shows_what_it_says_within_two_minutes(opa_binary: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("moment", "number"), [*((moment, signal.SIGINT) for moment in MOMENTS), ("working", signal.SIGTERM)]
+    ("moment", "number"),
+    [
+        ("starting", signal.SIGINT),
+        ("working", signal.SIGINT),
+        ("streaming", signal.SIGINT),
+        ("working", signal.SIGTERM),
+        ("streaming", signal.SIGHUP),
+    ],
 )
 async def test_interrupted_it_leaves_nothing(
     opa_binary: Path, tmp_path: Path, moment: str, number: signal.Signals

@@ -52,8 +52,10 @@ _GRANTS: list[dict[str, Any]] = [
 
 def play() -> int:
     telling = Telling()
-    # However we are asked to end, what was started ends with us.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # However we are asked to end (Ctrl-C, a signal, a terminal that closes), what was started ends with us.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         telling.note("starting a tool server, a guard in front of it, and the sidecar with its OPA …")
         with stage() as parts:
