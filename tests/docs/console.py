@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +92,17 @@ class Shell:
     ``close`` ends all that was started in it. A network namespace needs root, or a kernel that lets users make one.
     """
 
-    def __init__(self, directory: Path, opa: Path, within: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        opa: Path,
+        within: Sequence[str] = (),
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
         """``within``: a command that runs the rest of its command line."""
         binaries = Path(sys.executable).parent
         environment = {
-            **os.environ,
+            **environment,
             "PATH": f"{binaries}:{os.environ['PATH']}",
             "TASKGRANT_OPA": str(opa),
             "TMPDIR": str(directory),

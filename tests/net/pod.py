@@ -24,7 +24,7 @@ from taskgrant.identity.spiffe import guard_id
 from taskgrant.model.task import Started
 from tests.e2e.processes import AGENT, TRUST_DOMAIN, Process, wait_for
 from tests.e2e.recorder import Recorder
-from tests.net.world import UPSTREAM, World, readable_by_all
+from tests.net.world import UPSTREAM, World, measured_by_all, readable_by_all
 
 AGENT_UID = 10001
 SIDECAR_UID = 1337
@@ -46,6 +46,7 @@ class Pod:
     stack: ExitStack
     tools: Recorder
     desk: Recorder
+    environment: dict[str, str]
     sections: dict[str, Any] = field(default_factory=dict)
     process: Process | None = None
     control: SyncTaskgrantClient | None = None
@@ -135,6 +136,7 @@ class Pod:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
+                env=self.environment,
                 pass_fds=(self.world.descriptor,),
                 start_new_session=True,
             )
@@ -214,6 +216,7 @@ class Pod:
             ["nsenter", f"--net=/proc/{self.sidecar_pid()}/ns/net", *readable_by_all(), *become, *command],
             capture_output=True,
             text=True,
+            env=self.environment,
             check=False,
         )
         return Done(done.returncode, done.stdout, done.stderr)
@@ -242,13 +245,14 @@ def pod(opa: Path, **sections: Any) -> Iterator[Pod]:
             path.chmod(0o755)
             os.chown(path, SIDECAR_UID, SIDECAR_UID)
         shutil.copy(opa, directory / "opa")
+        environment = stack.enter_context(measured_by_all(directory))
         world = World()
         stack.callback(world.close)
         tools, desk = (Recorder(world.listen()) for _ in range(2))
         for recorder in (tools, desk):
             stack.callback(recorder.close)
         world.record(tools.port, desk.port)
-        yield Pod(directory, opa, world, stack, tools, desk, sections)
+        yield Pod(directory, opa, world, stack, tools, desk, environment, sections)
 
 
 def tool_call(tool: str, arguments: Any) -> Sequence[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.conftest import REPOSITORY
 from tests.docs.console import Shell, agrees, steps
-from tests.net.world import readable_by_all
+from tests.net.world import measured_by_all, readable_by_all
 
 PAGE = "docs/interception.md"
 
@@ -14,12 +14,16 @@ PAGE = "docs/interception.md"
 def test_the_commands_of_the_page_do_what_it_says(opa_binary):
     typed = steps((REPOSITORY / PAGE).read_text())
     assert typed
-    with tempfile.TemporaryDirectory(prefix="tg-docs-") as name:
+    opa = opa_binary.resolve()
+    with (
+        tempfile.TemporaryDirectory(prefix="tg-docs-") as name,
+        measured_by_all(Path(name)) as environment,
+    ):
         clone = Path(name)
         clone.chmod(0o755)
         kept = shutil.ignore_patterns("var", "*.log", "urls", "answers", "task*.json", "tasks")
         shutil.copytree(REPOSITORY / "examples", clone / "examples", ignore=kept)
-        shell = Shell(clone, opa_binary, readable_by_all(opa_binary.parent))
+        shell = Shell(clone, opa, readable_by_all(opa.parent), environment)
         try:
             for step, following in zip(typed, [*typed[1:], None], strict=True):
                 status, seen = shell.run(step.command)

@@ -108,6 +108,7 @@ def test_it_says_in_a_sentence_what_it_needs(place, arguments, told):
         [*command[:python], *plain, *command[python:]],
         capture_output=True,
         text=True,
+        env=place.environment,
         pass_fds=(place.world.descriptor,),
         check=False,
     )

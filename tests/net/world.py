@@ -7,11 +7,14 @@ addressed to a tool server. Sockets in it are made by a thread that has entered 
 import ctypes
 import json
 import os
+import shutil
 import socket
+import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -107,14 +110,33 @@ def readable_by_all(*needed: Path) -> list[str]:
     """
     wanted = {path.resolve() for path in (REPOSITORY, Path(sys.prefix), Path(sys.base_prefix), *needed)}
     closed = {path: above for path in wanted if (above := _closed(path)) is not None}
-    lines = ["set -e", "t=$(mktemp -d)", "mount -t tmpfs -o mode=755 none $t"]
+    lines = ["set -e", "mount -t tmpfs -o mode=755 none /mnt"]
     for number, path in enumerate(closed):
-        lines += [f"mkdir $t/{number}", f"mount --bind '{path}' $t/{number}"]
+        lines += [f"mkdir /mnt/{number}", f"mount --bind '{path}' /mnt/{number}"]
     lines += [f"mount -t tmpfs -o mode=755 none '{above}'" for above in sorted(set(closed.values()))]
     for number, path in enumerate(closed):
-        lines += [f"mkdir -p '{path}'", f"mount --bind $t/{number} '{path}'"]
-    lines += ["umount -R -l $t", "rmdir $t", 'exec "$@"']
+        lines += [f"mkdir -p '{path}'", f"mount --bind /mnt/{number} '{path}'"]
+    lines += ["umount -R -l /mnt", 'exec "$@"']
     return ["unshare", "--mount", "--propagation=private", "sh", "-c", "\n".join(lines), "sh"]
+
+
+@contextmanager
+def measured_by_all(directory: Path) -> Iterator[dict[str, str]]:
+    """An environment in which processes of every uid can leave what coverage has measured; collected at the end."""
+    environment = dict(os.environ)
+    if environment.pop("COVERAGE_PROCESS_CONFIG", None) is None:
+        yield environment
+        return
+    there = directory / "coverage"
+    there.mkdir()
+    there.chmod(0o777 | stat.S_ISVTX)
+    environment["COVERAGE_PROCESS_START"] = str(REPOSITORY / "pyproject.toml")
+    environment["COVERAGE_FILE"] = str(there / ".coverage")
+    try:
+        yield environment
+    finally:
+        for found in there.iterdir():
+            shutil.move(found, REPOSITORY / found.name)
 
 
 def _closed(path: Path) -> Path | None:
@@ -147,8 +169,3 @@ def _in_thread(call: Callable[[], T]) -> T:
     if faults:
         raise faults[0]
     return answers[0]
-
-
-def python(code: str, *arguments: object) -> Sequence[str]:
-    """A command that runs Python code, which finds its arguments in ``sys.argv``."""
-    return [sys.executable, "-c", code, *map(str, arguments)]
