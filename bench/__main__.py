@@ -5,6 +5,7 @@ Whether the targets are met is printed, and is no part of the exit code: on a bu
 
 import asyncio
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -38,6 +39,8 @@ _SECONDS = 20.0
 )
 def main(out: Path, rounds: int, calls: int, profile: Path | None) -> None:
     """Measure tool calls direct and through the sidecar."""
+    # Asked to end, it ends what it has started too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(width=WIDTH)
     cores = Cores.choose()
     runner = () if profile is None else ("-m", "cProfile", "-o", str(profile.resolve()))
