@@ -1,6 +1,6 @@
 """The agent of the tests: runs what it is told, one command a line, and answers what came of it.
 
-``python driver.py SOCKET``: listens on a Unix socket, for one client at a time. A line is ``{"command": […], "input":
+``python driver.py SOCKET``: listens on a Unix socket, each client in a thread. A line is ``{"command": […], "input":
 "…"}``, an answer ``{"status": …, "out": "…", "err": "…"}``.
 """
 
@@ -8,6 +8,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 
 
 def main(path: str) -> None:
@@ -16,10 +17,14 @@ def main(path: str) -> None:
         listening.listen()
         while True:
             client, _ = listening.accept()
-            with client, client.makefile("rw") as lines:
-                for line in lines:
-                    lines.write(json.dumps(run(json.loads(line))) + "\n")
-                    lines.flush()
+            threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+
+def serve(client: socket.socket) -> None:
+    with client, client.makefile("rw") as lines:
+        for line in lines:
+            lines.write(json.dumps(run(json.loads(line))) + "\n")
+            lines.flush()
 
 
 def run(asked: dict[str, object]) -> dict[str, object]:

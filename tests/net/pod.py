@@ -199,6 +199,11 @@ class Pod:
     def sidecar_pid(self) -> int:
         return int(wait_for(self._sidecar, "the sidecar runs", self.process))
 
+    def sidecar_kib(self) -> int:
+        """Memory that the sidecar itself has in use."""
+        status = Path(f"/proc/{self.sidecar_pid()}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0])
+
     def _sidecar(self) -> int | None:
         for status in Path("/proc").glob("[0-9]*/status"):
             with suppress(OSError):

@@ -117,6 +117,23 @@ def test_it_says_in_a_sentence_what_it_needs(place, arguments, told):
     assert done.stderr.count("\n") == 1
 
 
+def test_rules_take_one_capability_and_no_uid_in_particular(place):
+    """As an init container has them, that may run again."""
+    config = str(place.write())
+    nobody = [
+        "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+        "--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin",
+    ]  # fmt: skip
+    tables = []
+    for _ in range(2):
+        place.world.check(*readable_by_all(), *nobody, *TASKGRANT, "net", "apply", config)
+        tables.append(place.world.check("nft", "list", "table", "inet", "taskgrant"))
+    assert tables[0] == tables[1]
+    assert "redirect to :15001" in tables[0]
+    place.world.check(*readable_by_all(), *nobody, *TASKGRANT, "net", "remove")
+    assert "taskgrant" not in place.world.check("nft", "list", "tables")
+
+
 HOLD = """
 import socket, sys
 sock = socket.create_connection(("198.51.100.1", int(sys.argv[1])), timeout=20)

@@ -139,6 +139,9 @@ class DispatchingListener(Listener):
         except asyncio.CancelledError:
             reset(sock)
             raise
+        except Exception:
+            _log.exception("a connection to the %s listener failed", self.name)
+            reset(sock)  # no client is left waiting for what will not come
 
     def _admit(self, sock: socket.socket) -> Accepted:
         client, own = sock.getpeername()[:2], sock.getsockname()[:2]
