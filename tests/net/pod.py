@@ -64,6 +64,8 @@ class Pod:
                 "transparent": f"127.0.0.1:{PORT}",
                 "admin": "127.0.0.1:15090",
                 "head_timeout": 1.0,
+                "ca_dir": "ca",
+                "trust_dir": "trust",
             },
             "servers": {
                 "tools": {

@@ -76,6 +76,38 @@ def test_urllib_reaches_a_granted_operation_and_nothing_else(pod):
         assert pod.received == before
 
 
+HTTPS = "https://desk.internal/tickets/7/comments"
+
+
+def test_https_is_reached_with_nothing_but_what_the_environment_says(pod):
+    """curl and Python trust the sidecar's CA by the variables that the agent was started with."""
+    with pod.task(COMMENT):
+        assert comment(pod, url=HTTPS)[0] == 200
+        assert pod.recorded(code="granted", dialled="192.0.2.1:443")["listener"] == "transparent"
+        assert json.loads(pod.try_python(URLLIB, HTTPS, '{"text": "hello"}'))[0] == 200
+        before = pod.received
+        assert comment(pod, "longer than twenty characters", url=HTTPS)[1]["code"] == "arguments_refused"
+        assert json.loads(pod.try_python(URLLIB, HTTPS, '{"text": 7}'))[1]["code"] == "arguments_refused"
+    assert comment(pod, url=HTTPS)[1]["code"] in ("no_task", "task_ended")
+    assert pod.received == before
+
+
+def test_https_to_anybody_else_gets_no_certificate(pod):
+    before = pod.received
+    resolved = ["--resolve", f"elsewhere.example:443:{ELSEWHERE}"]
+    done = pod.agent("curl", "-sS", "--insecure", "--max-time", "20", *resolved, "https://elsewhere.example/")
+    assert done.status == 35
+    assert pod.recorded(dialled="elsewhere.example:443")["code"] == "unknown_server"
+    assert pod.received == before
+
+
+def test_the_key_of_the_ca_is_the_sidecars_alone(pod):
+    assert pod.agent("ls", str(pod.directory / "ca")).status != 0
+    assert pod.agent("cat", f"{pod.directory}/trust/bundle.pem").status == 0
+    assert pod.agent("sh", "-c", f"echo > {pod.directory}/trust/bundle.pem").status != 0
+    assert list((pod.directory / "ca").iterdir()) == []  # it is on a tmpfs of the sidecar's namespace
+
+
 def test_the_name_decides_and_not_the_address(pod):
     """Whatever address the agent's own resolver gives it, over either family."""
     with pod.task(COMMENT):

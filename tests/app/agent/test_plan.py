@@ -21,7 +21,18 @@ def test_a_network_has_two_addresses(network):
 
 def test_a_plan_arrives_as_it_was_sent():
     plan = Plan(
-        "/c", AGENT, AGENT, ("a", "b c"), Uplink.of(["198.51.100.0/30"]), "table", "/h", "/r", None, 7
+        "/c",
+        AGENT,
+        AGENT,
+        ("a", "b c"),
+        Uplink.of(["198.51.100.0/30"]),
+        "table",
+        "/h",
+        "/r",
+        None,
+        {"A": "b"},
+        "/ca",
+        7,
     )
     assert Plan.decode(plan.encode()) == plan
 

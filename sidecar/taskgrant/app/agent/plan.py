@@ -58,6 +58,8 @@ class Plan:
     hosts_file: str
     ready_file: str
     sidecar_log: str | None
+    trust: Mapping[str, str]  # variables by which the agent trusts the sidecar's CA
+    ca_dir: str | None  # where that CA keeps its key
     namespace: int  # file descriptor of the host's network namespace
 
     def encode(self) -> str:

@@ -14,6 +14,7 @@ from taskgrant.app.agent.plan import Account, Plan, Uplink, hosts_text
 from taskgrant.app.agent.reaper import Reaper
 from taskgrant.app.config import Config, load
 from taskgrant.errors import ConfigurationError, TaskgrantError
+from taskgrant.model.trust import trust_environment
 
 _PROGRAMS = ("ip", "mount", "nft", "nsenter", "setpriv", "unshare")
 #: linux/capability.h
@@ -52,6 +53,8 @@ def run_agent(
                 ruleset=ruleset,
                 hosts_file=str(hosts),
                 ready_file=str(config.runtime_dir / "addresses.json"),
+                trust=_trust(config),
+                ca_dir=None if config.listen.ca_dir is None else str(config.listen.ca_dir),
                 sidecar_log=None if sidecar_log is None else str(sidecar_log.resolve()),
                 namespace=namespace,
             )
@@ -109,6 +112,11 @@ def _machine_hosts() -> str:
 
 def _hosts(config: Config) -> list[str]:
     return [host for server in config.servers.values() for host in server.hosts]
+
+
+def _trust(config: Config) -> dict[str, str]:
+    directory = config.listen.trust_dir
+    return {} if directory is None else trust_environment(directory)
 
 
 def _account(uid: int) -> Account:

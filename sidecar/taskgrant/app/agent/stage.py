@@ -7,6 +7,7 @@ out. Everything that is started here is killed by the kernel when this process e
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -41,11 +42,23 @@ class Stage:
         nft.apply(self._plan.ruleset)
         network.connect(self._plan.uplink, self._plan.namespace)
         os.close(self._plan.namespace)
+        if self._plan.ca_dir is not None:
+            self._keep_in_memory(self._plan.ca_dir)
         self._start_sidecar()
         interrupted = self._wait_until_ready()
         code = 128 + interrupted if interrupted is not None else self._watch()
         self._stop_sidecar()
         return code
+
+    def _keep_in_memory(self, ca_dir: str) -> None:
+        """The CA's key is the sidecar's alone, outlives it, so that the agent's trust does, and ends with us."""
+        owner = self._plan.sidecar
+        Path(ca_dir).mkdir(parents=True, exist_ok=True)
+        options = f"mode=0700,uid={owner.uid},gid={owner.gid},size=1m,nosuid,nodev,noexec"
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", ca_dir]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise TaskgrantError(f"{ca_dir} cannot be mounted on: {done.stderr.strip()}")
 
     def _wait_until_ready(self) -> int | None:
         """A signal that came meanwhile."""
@@ -112,7 +125,7 @@ class Stage:
             *init,
             *unprivileged(plan.agent, plan.command),
         ]
-        return os.posix_spawnp(command[0], command, environment(plan.agent, os.environ))
+        return os.posix_spawnp(command[0], command, {**environment(plan.agent, os.environ), **plan.trust})
 
     def _stop_sidecar(self) -> None:
         if self._sidecar is None:
