@@ -32,3 +32,10 @@ def test_a_replay_names_the_proxy_without_credentials() -> None:
     assert operations.environment(None, "http://h:1")["HTTP_PROXY"] == "http://h:1"
     assert "TASKGRANT_TASK" not in operations.environment(None, "http://h:1")
     assert operations.environment("a@b", "http://h:1")["http_proxy"] == "http://task:a%40b@h:1"
+
+
+def test_with_a_trust_directory_https_goes_by_the_proxy_and_is_trusted() -> None:
+    variables = operations.environment("h", "http://h:1", "/trust")
+    assert variables["HTTPS_PROXY"] == variables["https_proxy"] == "http://task:h@h:1"
+    assert variables["SSL_CERT_FILE"] == "/trust/bundle.pem"
+    assert "HTTPS_PROXY" not in operations.environment("h", "http://h:1")

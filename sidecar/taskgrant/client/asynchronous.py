@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -243,9 +243,9 @@ class RunningTask:
         """As they were at the start."""
         return self.started.grants
 
-    def env(self, proxy: str = operations.PROXY) -> dict[str, str]:
+    def env(self, proxy: str = operations.PROXY, trust: PurePath | str | None = None) -> dict[str, str]:
         """Environment variables for the agent's process; see ``operations.environment``."""
-        return operations.environment(self.handle, proxy)
+        return operations.environment(self.handle, proxy, trust)
 
     async def request(self, grants: Sequence[AskedGrant], key: str | None = None) -> tuple[Grant, ...]:
         return await self.client.request(self.id, grants, key)

@@ -7,6 +7,7 @@ An answer that does not fit, and a problem document, raise ``errors.Refused`` wi
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -19,6 +20,7 @@ from taskgrant.model.event import Cursor, Ended, Scope, Verdict
 from taskgrant.model.grant import Grant, GrantSpec
 from taskgrant.model.json import JsonObject
 from taskgrant.model.task import Outcome, Started, Task, TaskSpec
+from taskgrant.model.trust import trust_environment
 
 T = TypeVar("T")
 
@@ -210,17 +212,22 @@ def crl() -> Operation[bytes]:
     return Operation("GET", "/v1/crl", bytes)
 
 
-def environment(handle: str | None, proxy: str) -> dict[str, str]:
+def environment(handle: str | None, proxy: str, trust: PurePath | str | None = None) -> dict[str, str]:
     """What a subprocess needs to reach tools under a task: the proxy with the handle as its credentials.
 
-    NO_PROXY is emptied, so that an inherited one cannot lead past the proxy. HTTPS_PROXY is left alone:
-    calls are sent as plain HTTP and leave the sidecar under mutual TLS. Without a handle (this answer was a
-    replay), the proxy is named without credentials, which is enough where a sidecar runs one task at a
-    time.
+    NO_PROXY is emptied, so that an inherited one cannot lead past the proxy. Without a handle (this answer
+    was a replay), the proxy is named without credentials, which is enough where a sidecar runs one task at
+    a time.
+
+    ``trust`` is the sidecar's ``listen.trust_dir`` as the subprocess sees it. With it, https goes by the
+    proxy too, and the variables that name trusted CAs are set. Without it HTTPS_PROXY is left alone: calls
+    are sent as plain HTTP and leave the sidecar under mutual TLS.
     """
     url = proxy
     if handle is not None:
         scheme, _, rest = proxy.partition("://")
         url = f"{scheme}://task:{quote(handle, safe='')}@{rest}"
     variables = {"HTTP_PROXY": url, "http_proxy": url, "NO_PROXY": "", "no_proxy": ""}
+    if trust is not None:
+        variables |= {"HTTPS_PROXY": url, "https_proxy": url, **trust_environment(trust)}
     return variables if handle is None else {**variables, "TASKGRANT_TASK": handle}

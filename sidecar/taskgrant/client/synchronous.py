@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from taskgrant.client import operations
@@ -189,9 +189,9 @@ class SyncRunningTask:
         """As they were at the start."""
         return self.started.grants
 
-    def env(self, proxy: str = operations.PROXY) -> dict[str, str]:
+    def env(self, proxy: str = operations.PROXY, trust: PurePath | str | None = None) -> dict[str, str]:
         """Environment variables for the agent's process; see ``operations.environment``."""
-        return operations.environment(self.handle, proxy)
+        return operations.environment(self.handle, proxy, trust)
 
     def request(self, grants: Sequence[AskedGrant], key: str | None = None) -> tuple[Grant, ...]:
         return self.client.request(self.id, grants, key)
