@@ -1,0 +1,202 @@
+"""Connections let through unread: only in a task, on record first, slowed by who is slow, and cut with the task."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from taskgrant.errors import Refused
+from taskgrant.model.call import Caller, Refusal
+from taskgrant.model.codes import Code
+from taskgrant.model.event import Revocation
+from taskgrant.model.grant import Grant
+from taskgrant.model.ids import TaskId
+from taskgrant.model.record import Record
+from taskgrant.model.task import Task, TaskState
+from taskgrant.model.time import Instant
+from taskgrant.proxy.splicing import Splicer
+from taskgrant.wire.legs import Legs
+from taskgrant.wire.listener import Accepted
+from taskgrant.wire.splice import connect
+
+SOON = 20.0
+CALLER = Caller(os.getuid(), "transparent", None, "", "pinned.example:443")
+TASK = Task(
+    TaskId("task-1"), "spiffe://example.org/agent/a", "p", TaskState.ACTIVE,
+    Instant(0), Instant(time.time() + 600), "uid:0", b"",
+)  # fmt: skip
+
+
+class Clock:
+    def now(self) -> Instant:
+        return Instant(time.time())
+
+
+@dataclass
+class World:
+    """Implements ``View`` and ``Recorder`` as a test says."""
+
+    bound: Task | Refusal = TASK
+    is_frozen: bool = False
+    audit: bool = True
+    records: list[Record] = field(default_factory=list)
+    recorded: asyncio.Event = field(default_factory=asyncio.Event)
+    dialled: int = 0
+    legs: Legs = field(default_factory=lambda: Legs(Clock()))
+
+    def bind(self, caller: Caller) -> Task | Refusal:
+        return self.bound
+
+    def live(self, task: TaskId, now: Instant) -> tuple[Grant, ...]:
+        return ()
+
+    def frozen(self, task: Task, server: str, tool: str | None) -> bool:
+        return self.is_frozen
+
+    async def write(self, record: Record) -> None:
+        if not self.audit:
+            raise Refused(Code.AUDIT_UNAVAILABLE, "no audit")
+        self.post(record)
+
+    def post(self, record: Record) -> None:
+        self.records.append(record)
+        self.recorded.set()
+
+    async def connect(self, host: str, port: int, seconds: float) -> socket.socket:
+        self.dialled += 1
+        self.far, near = socket.socketpair()
+        self.far.setblocking(False)
+        near.setblocking(False)
+        assert (host, port) == ("pinned.example", 443)
+        return near
+
+    @asynccontextmanager
+    async def spliced(self) -> AsyncIterator[tuple[socket.socket, "asyncio.Task[None]"]]:
+        """The agent's end, and the splice at work."""
+        agent, accepted = socket.socketpair()
+        agent.setblocking(False)
+        accepted.setblocking(False)
+        splicer = Splicer(self, self.legs, self, Clock(), 5, self.connect)
+        running = asyncio.create_task(
+            splicer.splice(Accepted(accepted, os.getuid(), None, ""), CALLER, "pinned.example")
+        )
+        waiting = asyncio.create_task(self.recorded.wait())
+        try:
+            await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=SOON)
+            yield agent, running
+        finally:
+            for task in (running, waiting):
+                task.cancel()
+            await asyncio.gather(running, waiting, return_exceptions=True)
+            agent.close()
+            accepted.close()  # the splice's own, unless it was refused
+            if self.dialled:
+                self.far.close()
+
+    @property
+    def events(self) -> list[str]:
+        return [record.event for record in self.records]
+
+
+async def read(sock: socket.socket, count: int) -> bytes:
+    loop, data = asyncio.get_running_loop(), b""
+    async with asyncio.timeout(SOON):
+        while len(data) < count and (chunk := await loop.sock_recv(sock, 65536)):
+            data += chunk
+    return data
+
+
+async def test_bytes_pass_both_ways_and_each_side_may_end_first():
+    world, loop = World(), asyncio.get_running_loop()
+    async with world.spliced() as (agent, running):
+        assert world.events == ["splice.opened"]
+        await loop.sock_sendall(agent, b"hello")
+        assert await read(world.far, 5) == b"hello"
+        agent.shutdown(socket.SHUT_WR)
+        assert await read(world.far, 1) == b""
+        await loop.sock_sendall(world.far, b"late answer")
+        world.far.close()
+        assert await read(agent, 100) == b"late answer"
+        await asyncio.wait_for(running, SOON)
+    opened, closed = world.records
+    assert (opened.fields["task"], opened.fields["dialled"]) == ("task-1", "pinned.example:443")
+    assert (closed.event, closed.fields["code"]) == ("splice.closed", "granted")
+    assert (closed.fields["sent"], closed.fields["received"]) == (5, 11)
+    assert len(world.legs) == 0
+
+
+async def test_megabytes_arrive_whole_and_a_slow_reader_slows_the_sender():
+    world, loop = World(), asyncio.get_running_loop()
+    data = os.urandom(8 << 20)
+    async with world.spliced() as (agent, running):
+        sending = asyncio.create_task(loop.sock_sendall(world.far, data))
+        # Nobody reads: what is under way is bounded, so the sender is not done.
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(sending), 0.3)
+        assert await read(agent, len(data)) == data
+        await asyncio.wait_for(sending, SOON)
+        world.far.close()
+        agent.shutdown(socket.SHUT_WR)
+        await asyncio.wait_for(running, SOON)
+    assert world.records[-1].fields["received"] == len(data)
+
+
+async def test_the_end_of_the_task_is_the_end_of_the_connection():
+    world, loop = World(), asyncio.get_running_loop()
+    async with world.spliced() as (agent, running):
+        await loop.sock_sendall(world.far, bytes(1 << 16))
+        await read(agent, 1)
+        await world.legs.sever_revocation(
+            Revocation(at=Instant(time.time()), reason="it was completed", tasks=frozenset({TASK.id}))
+        )
+        await asyncio.wait_for(running, SOON)
+        assert len(world.legs) == 0
+        for side in (agent, world.far):
+            with suppress(ConnectionError):
+                while await asyncio.wait_for(loop.sock_recv(side, 1 << 20), SOON):
+                    continue
+    assert world.records[-1].fields["code"] == "task_ended"
+
+
+async def test_the_deadline_of_the_task_is_the_end_too():
+    world = World(replace(TASK, deadline=Instant(time.time() + 0.2)))
+    async with world.spliced() as (_, running):
+        await asyncio.wait_for(running, SOON)
+    assert world.events == ["splice.opened", "splice.closed"]
+    assert world.records[-1].fields["code"] == "grant_expired"
+
+
+@pytest.mark.parametrize(
+    ("world", "code", "dialled"),
+    [
+        (World(bound=Refusal(Code.NO_TASK, "none")), "no_task", 0),
+        (World(is_frozen=True), "frozen", 0),
+        (World(audit=False), "audit_unavailable", 1),
+    ],
+)
+async def test_what_is_refused_passes_no_byte(world, code, dialled):
+    async with world.spliced() as (_, running):
+        with pytest.raises(Refused) as refused:
+            await asyncio.wait_for(running, SOON)
+        assert (refused.value.code, world.dialled, world.records) == (code, dialled, [])
+        if dialled:
+            assert await read(world.far, 1) == b""
+    assert len(world.legs) == 0
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "169.254.169.254", "0.0.0.0", "224.0.0.1"])
+async def test_a_name_that_leads_to_this_machine_or_to_no_server_is_not_dialled(host):
+    with pytest.raises(Refused) as refused:
+        await connect(host, 443, 5)
+    assert refused.value.code == "forbidden"
+
+
+async def test_a_name_without_an_address_is_unreachable():
+    with pytest.raises(Refused) as refused:
+        await connect("nothing.invalid", 443, 5)
+    assert refused.value.code == "upstream_unreachable"
