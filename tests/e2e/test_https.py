@@ -102,7 +102,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory, opa_binary: Path) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("https")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
-        listen = {"ca_dir": f"{memory}/ca", "trust_dir": "trust", "splice": ["pinned.example"]}
+        listen = {"ca_dir": f"{memory}/ca", "trust_dir": "trust", "splice": ["pinned.invalid", "localhost"]}
         with tickets(directory, opa_binary, listen=listen, authority={"task_binding": "handle"}) as running:
             yield World(running, directory / "trust")
 
@@ -264,13 +264,23 @@ async def test_many_requests_of_a_connection_are_each_decided_on(world: World) -
 async def test_what_may_be_let_through_needs_a_task_and_leads_nowhere_near(
     world: World, tmp_path: Path
 ) -> None:
-    """The host of the list has no address here; without a task that is not even tried."""
-    variables = {"HTTPS_PROXY": world.proxy, "SSL_CERT_FILE": str(world.trust / "bundle.pem")}
-    code, _, err = await _run(
-        "curl", "-sS", "https://pinned.example/", at=tmp_path, check=False, variables=variables
-    )
-    assert (code, "alert" in err) == (35, True), err
-    assert world.refused("no_task")[-1]["dialled"] == "pinned.example:443"
+    async with (
+        world.tickets.orchestrator() as orchestrator,
+        orchestrator.task("show", [SHOW]) as task,
+    ):
+        granted = task.env(world.proxy, world.trust)
+        without = {**granted, "HTTPS_PROXY": world.proxy, "https_proxy": world.proxy}
+        for host, variables, reason in (
+            ("pinned.invalid", without, "no_task"),
+            ("pinned.invalid", granted, "upstream_unreachable"),
+            ("localhost", granted, "forbidden"),
+        ):
+            code, _, err = await _run(
+                "curl", "-sS", f"https://{host}/", at=tmp_path, check=False, variables=variables
+            )
+            assert (code, "alert" in err) == (35, True), err
+            assert world.refused(reason)[-1]["dialled"] == f"{host}:443"
+    assert "splice.opened" not in [each["event"] for each in world.tickets.place.audit]
 
 
 async def test_a_restart_keeps_the_agents_trust(place: Installation, tmp_path: Path) -> None:

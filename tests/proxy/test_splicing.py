@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,9 +21,16 @@ from taskgrant.model.record import Record
 from taskgrant.model.task import Task, TaskState
 from taskgrant.model.time import Instant
 from taskgrant.proxy.splicing import Splicer
+from taskgrant.wire.config import ListenConfig
+from taskgrant.wire.dispatching import DispatchingListener
+from taskgrant.wire.exchange import HttpExchange
+from taskgrant.wire.intercept import Interceptor
 from taskgrant.wire.legs import Legs
 from taskgrant.wire.listener import Accepted
+from taskgrant.wire.opening import Opening
+from taskgrant.wire.redirect.original import Dialled
 from taskgrant.wire.splice import connect
+from tests.wire.support import Trust
 
 SOON = 20.0
 CALLER = Caller(os.getuid(), "transparent", None, "", "pinned.example:443")
@@ -200,3 +208,69 @@ async def test_a_name_without_an_address_is_unreachable():
     with pytest.raises(Refused) as refused:
         await connect("nothing.invalid", 443, 5)
     assert refused.value.code == "upstream_unreachable"
+
+
+async def test_a_client_that_pins_its_servers_ca_sees_that_servers_certificate(domain: Trust):
+    """The whole way: a redirected connection, its hello, a real TLS server with a CA of its own behind the splice."""
+    world, loop = World(), asyncio.get_running_loop()
+    refused: list[Refusal] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"you said " + await reader.readline())
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=domain.server())
+
+    async def dial(host: str, port: int, seconds: float) -> socket.socket:
+        near = socket.socket()
+        near.setblocking(False)
+        await loop.sock_connect(near, server.sockets[0].getsockname())
+        return near
+
+    splicer = Splicer(world, world.legs, world, Clock(), 5, dial)
+    interceptor = Interceptor(_nothing, 5, frozenset({"tool.example.org"}), splicer.splice)
+    listener = _Redirected(
+        "proxy", "127.0.0.1:0", _no_handler, ListenConfig(), frozenset({os.getuid()}),
+        lambda caller, refusal: refused.append(refusal), {Opening.TLS: interceptor.speak},
+    )  # fmt: skip
+    _, port = await listener.start()
+    _, context = domain.issue()
+    try:
+        reader, writer = await asyncio.wait_for(
+            asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="tool.example.org"), SOON
+        )
+        writer.write(b"secret\n")
+        assert await asyncio.wait_for(reader.read(), SOON) == b"you said secret\n"
+        writer.close()
+        await asyncio.wait_for(writer.wait_closed(), SOON)
+        async with asyncio.timeout(SOON):
+            while world.events != ["splice.opened", "splice.closed"]:
+                world.recorded.clear()
+                await world.recorded.wait()
+    finally:
+        await listener.stop(0.1)
+        server.close()
+        await server.wait_closed()
+    assert refused == []
+    assert "secret" not in str(world.records)
+
+
+class _Redirected(DispatchingListener):
+    """As if the kernel had redirected what comes in."""
+
+    def _admit(self, sock: socket.socket) -> Accepted:
+        return Accepted(sock, os.getuid(), Dialled("192.0.2.1", 443), "")
+
+
+def _nothing(host: str, port: int) -> ssl.SSLContext:
+    raise Refused(Code.UNKNOWN_SERVER, "nothing is intercepted here")
+
+
+async def _no_handler(exchange: HttpExchange) -> None:
+    raise AssertionError("nothing is to be handled")
+
+
+@pytest.fixture(scope="module")
+def domain() -> Trust:
+    """Somebody else's trust domain."""
+    return Trust()
