@@ -244,7 +244,7 @@ def test_a_pipe_is_written_to_as_it_is(path: Path) -> None:
 
 def test_what_is_appended_during_a_sync_is_synced_by_the_next(tmp_path, monkeypatch):
     trail = Trail(str(tmp_path / "trail"))
-    synced = []
+    synced: list[int] = []
 
     def slow(fd):
         if not synced:
