@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def run(asked: dict[str, object]) -> dict[str, object]:
         capture_output=True,
         text=True,
         timeout=60,
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
         check=False,
     )
     return {"status": done.returncode, "out": done.stdout, "err": done.stderr}

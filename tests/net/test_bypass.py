@@ -168,7 +168,7 @@ except ConnectionError:
     [
         (22, b"SSH-2.0-OpenSSH_9\r\n", "unsupported"),
         (443, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "unsupported"),
-        (80, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "unsupported"),
+        (82, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "unsupported"),
         (5432, b"\x00\x00\x00\x08\x04\xd2\x16\x2f", "unsupported"),
         (81, b"get / HTTP/1.1\r\n\r\n", "unsupported"),
     ],
@@ -225,6 +225,28 @@ def test_a_thousand_that_dribble_are_cut_off_and_harm_nobody(pod):
         assert attempt(pod, "tcp4") == ARRIVES
         assert pod.sidecar_kib() - before < MOST_KIB
         assert dribbling.result(60) == "1000"
+
+
+MANY = """
+import collections, http.client
+seen = collections.Counter()
+for port in (2001, 2002):
+    for _ in range(1500):
+        one = http.client.HTTPConnection("192.0.2.1", port, timeout=30)
+        try:
+            one.request("GET", "/", headers={"host": f"nobody.invalid:{port}"})
+            seen[one.getresponse().headers["server"]] += 1
+        except OSError as error:
+            seen[type(error).__name__] += 1
+        finally:
+            one.close()
+print(dict(seen))
+"""
+
+
+def test_a_source_port_that_is_used_again_for_another_address_is_still_the_agents(pod):
+    """The kernel then gives the redirected connection another one, at which there is no socket of the client's."""
+    assert pod.try_python(MANY) == "{'taskgrant': 3000}"
 
 
 def test_the_check_from_inside_holds_with_the_rules_and_not_without(pod):

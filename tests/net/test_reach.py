@@ -3,6 +3,8 @@
 import json
 import sys
 
+import pytest
+
 from tests.net.pod import Pod, tool_call
 from tests.net.world import ELSEWHERE, ELSEWHERE6
 
@@ -92,6 +94,23 @@ def test_https_is_reached_with_nothing_but_what_the_environment_says(pod):
     assert pod.received == before
 
 
+NODE = """
+const [url, body] = process.argv.slice(1);
+fetch(url, {method: "POST", headers: {"content-type": "application/json"}, body})
+  .then(async answer => console.log(JSON.stringify([answer.status, await answer.json()])));
+"""
+
+
+@pytest.mark.parametrize("url", [URL, HTTPS])
+def test_fetch_of_node_reaches_a_granted_operation_and_nothing_else(pod, url):
+    with pod.task(COMMENT):
+        assert json.loads(pod.agent("node", "-e", NODE, url, '{"text": "hello"}').out)[0] == 200
+        before = pod.received
+        answer = json.loads(pod.agent("node", "-e", NODE, url, '{"text": 7}').out)[1]
+        assert answer["code"] == "arguments_refused"
+        assert pod.received == before
+
+
 def test_https_to_anybody_else_gets_no_certificate(pod):
     before = pod.received
     resolved = ["--resolve", f"elsewhere.example:443:{ELSEWHERE}"]
@@ -141,6 +160,60 @@ for text in ("hello", 7, "hello"):
         lines = [line.split() for line in pod.try_python(script).splitlines()]
     assert [status for status, _ in lines] == ["200", "403", "200"]
     assert len({port for _, port in lines}) == 1
+
+
+RAW = """
+import re, socket, sys
+sock = socket.create_connection(("desk.internal", 80), timeout=20)
+sock.sendall(bytes.fromhex(sys.argv[1]))
+answer = b""
+try:
+    while data := sock.recv(65536):
+        answer += data
+        if answer.count(b"HTTP/1.1 ") == int(sys.argv[2]) and answer.endswith(b"}"):
+            break
+except ConnectionError:
+    pass
+print(re.findall("HTTP/1.1 ([0-9]+) ", answer.decode()))
+"""
+
+
+def request(body: str, *headers: str) -> bytes:
+    lines = [
+        "POST /tickets/7/comments HTTP/1.1",
+        "Host: desk.internal",
+        "Content-Type: application/json",
+        *headers,
+    ]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", body]).encode()
+
+
+def test_requests_that_are_sent_in_one_go_are_decided_one_by_one(pod):
+    with pod.task(COMMENT):
+        before = len(pod.desk.calls)
+        sent = b"".join(request(body) for body in ('{"text": "first"}', '{"text": 7}', '{"text": "third"}'))
+        assert pod.try_python(RAW, sent.hex(), 3) == "['200', '403', '200']"
+        assert [call.message["text"] for call in pod.desk.calls[before:]] == ["first", "third"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Upgrade: websocket\r\nConnection: Upgrade",
+        "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA",
+        "Transfer-Encoding: chunked",
+        "Transfer_Encoding: chunked",
+        "Host: tools.internal",
+    ],
+)
+def test_what_hops_would_read_differently_reaches_nobody(pod, header):
+    """With what would be taken for a second request after it."""
+    with pod.task(COMMENT):
+        before = pod.received
+        sent = request('{"text": "hello"}', header) + request('{"text": "smuggled"}')
+        codes = json.loads(pod.try_python(RAW, sent.hex(), 1).replace("'", '"'))
+        assert codes in (["400"], ["501"], [])  # none, when the rest of what was sent resets the connection
+        assert pod.received == before
 
 
 def test_the_same_port_speaks_as_a_proxy(pod):

@@ -10,13 +10,21 @@ import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Iterator
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
+_NLM_F_DUMP_INTR = 0x10
+_NLM_F_DUMP = 0x300
+_NLMSG_DONE = 3
 _ALL_STATES = 0xFFFFFFFF
 _NO_COOKIE = b"\xff" * 8
 _LISTEN = 10
+_STANDING = (1, 8)  # of ours: established; the client has ended its side
+_OPEN_STATES = (
+    1 << 1 | 1 << 4 | 1 << 5
+)  # of the client's: established; it has ended its side and we have not (FIN_WAIT)
 _NLMSGHDR = struct.Struct("=IHHII")
 # family, protocol, ext, pad, states; then struct inet_diag_sockid, whose ports and addresses are big-endian.
 _REQUEST = struct.Struct("=BBBBI")
@@ -46,6 +54,68 @@ def owner(client: Address, server: Address) -> int | None:
     except OSError:
         return None
     return _uid(reply, (client[1], server[1], local, remote))
+
+
+def owner_of_redirected(accepted: socket.socket, dialled: Address) -> int | None:
+    """The uid that owns the other end of a connection that was redirected here from ``dialled``.
+
+    The kernel gives a redirected connection another source port when its own is still known for a connection to
+    somewhere else; then there is no socket of the client at the address that we see. Whoever it is has a socket that is
+    connected to ``dialled`` from that host, though, as long as the connection stands: if all of those are one uid's, it
+    is that.
+    """
+    client = accepted.getpeername()[:2]
+    if (exact := owner(client, dialled)) is not None:
+        return exact
+    try:
+        owners = _owners(client[0], dialled)
+    except (OSError, ValueError):
+        return None
+    # A client that has reset the connection meanwhile is not among them.
+    state = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    return owners.pop() if len(owners) == 1 and state in _STANDING else None
+
+
+def _owners(client: str, server: Address) -> set[int | None]:
+    """Of every socket that is connected from a host to an address; None among them for one that is closed."""
+    local, remote = _packed(client), _packed(server[0])
+    sockid = _SOCKID.pack(0, server[1], bytes(16), bytes(16), _NO_COOKIE)
+    found: set[int | None] = set()
+    # A socket of IPv6 may speak IPv4.
+    for family in (socket.AF_INET, socket.AF_INET6) if len(local) == 4 else (socket.AF_INET6,):
+        request = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _OPEN_STATES) + sockid
+        header = _NLMSGHDR.pack(
+            _NLMSGHDR.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0
+        )
+        for message in _dump(header + request):
+            sockid_at = _NLMSGHDR.size + _REPLY_HEAD.size
+            _, port, own, peer, _ = _SOCKID.unpack_from(message, sockid_at)
+            size = 4 if message[_NLMSGHDR.size] == socket.AF_INET else 16
+            if (port, _plain(own[:size]), _plain(peer[:size])) == (server[1], local, remote):
+                _, _, _, uid, inode = _REPLY_TAIL.unpack_from(message, sockid_at + 48)
+                found.add(int(uid) if inode else None)
+    return found
+
+
+def _dump(message: bytes) -> Iterator[bytes]:
+    """Each socket's message. Raises OSError for an answer that is not the kernel's, or not whole."""
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
+    ) as kernel:
+        kernel.settimeout(_SECONDS)
+        kernel.sendto(message, (0, 0))
+        while True:
+            reply, sender = kernel.recvfrom(1 << 16)
+            if sender[0] != 0:
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+            while len(reply) >= _NLMSGHDR.size:
+                length, kind, flags, _, _ = _NLMSGHDR.unpack_from(reply)
+                if kind == _NLMSG_DONE:
+                    return
+                if kind != _SOCK_DIAG_BY_FAMILY or flags & _NLM_F_DUMP_INTR or length < _NLMSGHDR.size:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                yield reply[:length]
+                reply = reply[(length + 3) & ~3 :]
 
 
 def _ask(message: bytes) -> bytes:

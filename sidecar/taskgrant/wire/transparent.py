@@ -57,7 +57,8 @@ class TransparentListener(DispatchingListener):
     def _admit(self, sock: socket.socket) -> Accepted:
         client, own = sock.getpeername()[:2], sock.getsockname()[:2]
         dialled = original_dst(sock)
-        return Accepted(sock, peer.owner(client, dialled or own), dialled, f"{client[0]}:{client[1]}")
+        uid = peer.owner(client, own) if dialled is None else peer.owner_of_redirected(sock, dialled)
+        return Accepted(sock, uid, dialled, f"{client[0]}:{client[1]}")
 
     def _check(self, accepted: Accepted) -> None:
         if accepted.uid is None or accepted.uid not in self._expected:
