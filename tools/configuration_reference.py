@@ -6,6 +6,7 @@
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -48,6 +49,8 @@ an option have their default. See [the guard](guard.md).
 _TYPES: Mapping[Any, str] = {
     str: "text",
     int: "whole number",
+    IPv4Address: "IPv4 address",
+    IPv6Address: "IPv6 address",
     float: "number",
     bool: "true or false",
     Path: "path",

@@ -49,7 +49,7 @@ def test_curl_reaches_a_granted_operation_and_nothing_else(pod):
         assert status == 200
         assert pod.desk.calls[-1].line.startswith("POST /api/tickets/7/comments ")
         record = pod.recorded(listener="transparent", code="granted")
-        assert (record["dialled"], record["uid"], record["tool"]) == ("192.0.2.1:80", 10001, "comment")
+        assert (record["dialled"], record["uid"], record["tool"]) == ("[2001:db8::1]:80", 10001, "comment")
         before = pod.received
         assert comment(pod, "longer than twenty characters")[1]["code"] == "arguments_refused"
         assert curl(pod, "http://desk.internal/tickets")[1]["code"] == "unknown_operation"
@@ -85,7 +85,7 @@ def test_https_is_reached_with_nothing_but_what_the_environment_says(pod):
     """curl and Python trust the sidecar's CA by the variables that the agent was started with."""
     with pod.task(COMMENT):
         assert comment(pod, url=HTTPS)[0] == 200
-        assert pod.recorded(code="granted", dialled="192.0.2.1:443")["listener"] == "transparent"
+        assert pod.recorded(code="granted", dialled="[2001:db8::1]:443")["listener"] == "transparent"
         assert json.loads(pod.try_python(URLLIB, HTTPS, '{"text": "hello"}'))[0] == 200
         before = pod.received
         assert comment(pod, "longer than twenty characters", url=HTTPS)[1]["code"] == "arguments_refused"

@@ -26,6 +26,12 @@ class Metrics:
             ("code", "server"),
             registry=self.registry,
         )
+        self._lookups = Counter(
+            "taskgrant_lookups",
+            "Name look-ups of the agent, by outcome.",
+            ("outcome",),
+            registry=self.registry,
+        )
         self._stages = _Stages()
         self.registry.register(self._stages)
         # Label look-ups are not free; each is done once.
@@ -38,6 +44,9 @@ class Metrics:
         if counter is None:
             counter = self._codes[key] = self._decisions.labels(code, server)
         counter.inc()
+
+    def looked_up(self, outcome: str) -> None:
+        self._lookups.labels(outcome).inc()
 
     def observe(self, stage: Stage, seconds: float) -> None:
         self._stages.observe(stage, seconds)

@@ -33,6 +33,7 @@ from taskgrant.model.call import Caller, Refusal
 from taskgrant.model.catalogue import ServerProtocol
 from taskgrant.model.event import EventKind
 from taskgrant.policy.process import PolicyEngine, policy_engine
+from taskgrant.protocols.dns import Names
 from taskgrant.protocols.http import HttpCodec
 from taskgrant.protocols.mcp.codec import McpCodec
 from taskgrant.proxy.credentials import Credentials
@@ -48,6 +49,7 @@ from taskgrant.wire.credentials import Keyring
 from taskgrant.wire.dispatching import DispatchingListener
 from taskgrant.wire.legs import Legs
 from taskgrant.wire.listener import Listener
+from taskgrant.wire.resolver import Resolver
 from taskgrant.wire.transparent import TransparentListener
 from taskgrant.wire.upstream import HttpUpstream
 
@@ -183,6 +185,11 @@ class Sidecar:
                 bound[listener.name] = _url(*await listener.start())
             stack.push_async_callback(listener.stop, _GRACE_SECONDS)
         bound.setdefault("proxy", bound.get("transparent", ""))
+        if config.listen.transparent is not None:
+            resolver = _resolver(config, pipeline, self.metrics)
+            with asked_by("redirect.dns_port", str(config.redirect.dns_port)):
+                await resolver.start()
+            stack.push_async_callback(resolver.stop)
 
         admin = Admin(config.listen.admin, self.metrics, lambda: _waiting(opa, authority))
         with asked_by("listen.admin", config.listen.admin):
@@ -219,6 +226,21 @@ def _listeners(config: Config, pipeline: Pipeline, interception: Interception) -
     if listen.transparent is not None:
         listeners.append(TransparentListener(listen.transparent, *dispatched, direct=shared))
     return listeners
+
+
+def _resolver(config: Config, pipeline: Pipeline, metrics: Metrics) -> Resolver:
+    """Knows the names that the agent may dial: the catalogue's, and those that are let through unread."""
+    redirect = config.redirect
+    hosts = [host for server in config.servers.values() for host in server.hosts]
+    names = Names.of([*hosts, *config.listen.splice], redirect.answer, redirect.answer6)
+    return Resolver(
+        redirect.dns_port,
+        names,
+        frozenset({config.agent_uid}),
+        pipeline.turned_away,
+        metrics.looked_up,
+        config.listen.head_timeout,
+    )
 
 
 def _fingerprint(parts: Parts):  # type: ignore[no-untyped-def]

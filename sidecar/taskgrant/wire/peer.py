@@ -76,6 +76,31 @@ def owner_of_redirected(accepted: socket.socket, dialled: Address) -> int | None
     return owners.pop() if len(owners) == 1 and state in _STANDING else None
 
 
+def udp_owners(client: Address) -> frozenset[int]:
+    """The uids of the UDP sockets that can have sent from ``client``, connected or not; none when there is none now."""
+    try:
+        local = _packed(client[0])
+        families = (socket.AF_INET, socket.AF_INET6) if len(local) == 4 else (socket.AF_INET6,)
+        return frozenset(uid for family in families for uid in _udp(family, local, client[1]))
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def _udp(family: int, local: bytes, wanted: int) -> Iterator[int]:
+    sockid = _SOCKID.pack(wanted, 0, bytes(16), bytes(16), _NO_COOKIE)
+    request = _REQUEST.pack(family, socket.IPPROTO_UDP, 0, 0, _ALL_STATES) + sockid
+    header = _NLMSGHDR.pack(
+        _NLMSGHDR.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0
+    )
+    size = 4 if family == socket.AF_INET else 16
+    for message in _dump(header + request):
+        sockid_at = _NLMSGHDR.size + _REPLY_HEAD.size
+        port, _, own, _, _ = _SOCKID.unpack_from(message, sockid_at)
+        _, _, _, uid, inode = _REPLY_TAIL.unpack_from(message, sockid_at + 48)
+        if port == wanted and inode and (_plain(own[:size]) == local or not any(own[:size])):
+            yield int(uid)
+
+
 def _owners(client: str, server: Address) -> set[int | None]:
     """Of every socket that is connected from a host to an address; None among them for one that is closed."""
     local, remote = _packed(client), _packed(server[0])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskgrant.app.agent.plan import NOWHERE, Account, Plan, Uplink, environment, hosts_text, unprivileged
+from taskgrant.app.agent.plan import Account, Plan, Uplink, environment, unprivileged
 
 AGENT = Account(10001, 10001, "agent", "/home/agent")
 
@@ -58,11 +58,3 @@ def test_the_environment_names_no_proxy_and_nothing_of_ours():
     assert environment(AGENT, given) == {
         "PATH": "/bin", "HOME": "/home/agent", "USER": "agent", "LOGNAME": "agent"
     }  # fmt: skip
-
-
-def test_the_catalogues_names_lead_to_nowhere_and_come_first():
-    text = hosts_text(
-        "127.0.0.1 localhost\n192.0.2.9 mail.internal\n", ["mail.internal", "mail.internal:8080", "192.0.2.7"]
-    )
-    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
-    assert lines == [[NOWHERE, "mail.internal"], ["127.0.0.1", "localhost"], ["192.0.2.9", "mail.internal"]]

@@ -1,15 +1,12 @@
-"""What is to be set up, and the command lines and environment that follow from it. Pure.
-
-The names of the catalogue's hosts lead to an address at which there is nothing (TEST-NET-1, RFC 5737): what the agent
-dials is redirected wherever it was for, and the sidecar goes by the name.
-"""
+"""What is to be set up, and the command lines and environment that follow from it. Pure."""
 
 import ipaddress
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-NOWHERE = "192.0.2.1"
+#: For the agent's resolv.conf: look-ups are redirected to the sidecar wherever they are for, and loopback is always up.
+RESOLVER = "# Answered by the sidecar, as any other address is.\nnameserver 127.0.0.1\n"
 #: The documentation ranges, which are nobody's: a veth pair in them clashes with no real network.
 NETWORK4 = "198.51.100.0/30"
 NETWORK6 = "2001:db8:7467::/126"
@@ -55,7 +52,7 @@ class Plan:
     command: tuple[str, ...]
     uplink: Uplink
     ruleset: str
-    hosts_file: str
+    resolver_file: str  # what the agent has for resolv.conf
     ready_file: str
     sidecar_log: str | None
     trust: Mapping[str, str]  # variables by which the agent trusts the sidecar's CA
@@ -104,20 +101,3 @@ def environment(account: Account, given: Mapping[str, str]) -> dict[str, str]:
         if name.lower() not in _NOT_HANDED_ON and not name.startswith(_OURS)
     }
     return {**kept, "HOME": account.home, "USER": account.name, "LOGNAME": account.name}
-
-
-def hosts_text(given: str, hosts: Iterable[str]) -> str:
-    """The machine's hosts file with the catalogue's names in front."""
-    names = sorted({name for name in (host.partition(":")[0] for host in hosts) if not _is_address(name)})
-    lines = [f"{NOWHERE}\t{name}\n" for name in names]
-    return "".join(
-        ["# Names of tool servers, for the agent: redirected to the sidecar.\n", *lines, "\n", given]
-    )
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from taskgrant.app import net
-from taskgrant.app.agent.plan import Account, Plan, Uplink, hosts_text
+from taskgrant.app.agent.plan import RESOLVER, Account, Plan, Uplink
 from taskgrant.app.agent.reaper import Reaper
 from taskgrant.app.config import Config, load
 from taskgrant.errors import ConfigurationError, TaskgrantError
@@ -39,9 +39,9 @@ def run_agent(
         raise ConfigurationError([f"--network: {wrong}"]) from None
     _check_machine()
     with tempfile.TemporaryDirectory(prefix="taskgrant-") as name:
-        hosts = Path(name) / "hosts"
-        hosts.write_text(hosts_text(_machine_hosts(), _hosts(config)))
-        hosts.chmod(0o644)
+        resolver = Path(name) / "resolv.conf"
+        resolver.write_text(RESOLVER)
+        resolver.chmod(0o644)
         namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             plan = Plan(
@@ -51,7 +51,7 @@ def run_agent(
                 command=tuple(command),
                 uplink=uplink,
                 ruleset=ruleset,
-                hosts_file=str(hosts),
+                resolver_file=str(resolver),
                 ready_file=str(config.runtime_dir / "addresses.json"),
                 trust=_trust(config),
                 ca_dir=None if config.listen.ca_dir is None else str(config.listen.ca_dir),
@@ -101,17 +101,6 @@ def _effective_capabilities() -> int:
         if name == "CapEff":
             return int(value, 16)
     return 0
-
-
-def _machine_hosts() -> str:
-    try:
-        return Path("/etc/hosts").read_text()
-    except OSError as error:
-        raise TaskgrantError(f"/etc/hosts cannot be read: {error}") from error
-
-
-def _hosts(config: Config) -> list[str]:
-    return [host for server in config.servers.values() for host in server.hosts]
 
 
 def _trust(config: Config) -> dict[str, str]:

@@ -116,7 +116,7 @@ class Stage:
             "--mount-proc",
             "--propagation=private",
         ]
-        init = [*_PYTHON, "taskgrant.app.agent.init", plan.hosts_file, str(control)]
+        init = [*_PYTHON, "taskgrant.app.agent.init", plan.resolver_file, str(control)]
         command = [
             "setpriv",
             "--pdeathsig=KILL",

@@ -56,14 +56,19 @@ def original_dst(accepted: socket.socket) -> Dialled | None:
 def objection(dialled: Dialled) -> str | None:
     """Why nothing is to be found at an address, whatever name goes with it; None if there may be something."""
     address = _address(dialled.host)
+    if (reason := everywhere(address)) is not None:
+        return reason
+    return "an address of this machine was dialled" if _is_own(address) else None
+
+
+def everywhere(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str | None:
+    """The same, as far as it is so on every machine."""
     if address.is_loopback or address.is_unspecified:
         return "a loopback address was dialled"
     if address.is_link_local or address in _METADATA:
         return "a link-local or metadata address was dialled"
     if address.is_multicast:
         return "a multicast address was dialled"
-    if _is_own(address):
-        return "an address of this machine was dialled"
     return None
 
 

