@@ -40,7 +40,7 @@ def live_task() -> Task:
     """A task whose deadline is far off: counted from now, since a module may be read long before its tests run."""
     return Task(
         TaskId("task-1"), "spiffe://example.org/agent/a", "p", TaskState.ACTIVE,
-        Instant(0), Instant(time.time() + 600), "uid:0", b"",
+        Instant(0), Instant(time.time() + 86400), "uid:0", b"",
     )  # fmt: skip
 
 
