@@ -98,11 +98,12 @@ async def test_too_many(streams):
     assert refused.value.code == "overloaded"
 
 
-async def test_found_by_server_session_and_handle(streams):
+async def test_found_by_server_session_handle_and_uid(streams):
     await streams.open(Client("a"))
     find = streams.standing.find
     assert find(Caller(1, "gateway", "a"), "tools", "s") is not None
     assert find(Caller(1, "gateway", "b"), "tools", "s") is None
+    assert find(Caller(2, "gateway", "a"), "tools", "s") is None
     assert find(Caller(1, "gateway", "a"), "desk", "s") is None
     assert find(Caller(1, "gateway", "a"), "tools", None) is None
 

@@ -82,12 +82,15 @@ class Standing:
                     stream.queue.put_nowait(stream.changed)
 
     def find(self, caller: Caller, server: str, session: str | None) -> Stream | None:
-        """The stream on which a client listens for messages of a server, if it does."""
+        """The stream on which a client listens for messages of a server, if it does.
+
+        Whoever has another handle or uid is another client: a session's name is the client's to choose.
+        """
         for stream in self._streams:
             if (
                 stream.server == server
                 and stream.session == session
-                and stream.caller.handle == caller.handle
+                and (stream.caller.handle, stream.caller.uid) == (caller.handle, caller.uid)
             ):
                 return stream
         return None
