@@ -31,7 +31,7 @@ class Whole:
 async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
     async with opened(tmp_path / "state") as setting:
         config = ControlConfig(socket=tmp_path / "control.sock")
-        server = ControlServer(setting.authority, config, agent_uid=os.getuid() + 1)
+        server = ControlServer(setting.authority, config, agent_uids={os.getuid() + 1})
         await server.start()
         try:
             async with TaskgrantClient(config.socket) as client:

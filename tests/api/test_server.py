@@ -119,9 +119,15 @@ def control(path: Path, **members: object) -> ControlConfig:
 def test_the_agent_must_have_no_role_unless_it_is_said_so(tmp_path: Path) -> None:
     config = control(tmp_path, roles={"orchestrator": [1000], "admin": [0]})
     with pytest.raises(ConfigurationError, match="agent's uid 1000 has the roles orchestrator"):
-        ControlServer(MemoryAuthority(), config, agent_uid=1000)
-    ControlServer(MemoryAuthority(), config, agent_uid=1000, own_orchestrator=True)
-    ControlServer(MemoryAuthority(), config, agent_uid=1001)
+        ControlServer(MemoryAuthority(), config, agent_uids={1000})
+    ControlServer(MemoryAuthority(), config, agent_uids={1000}, own_orchestrator=True)
+    ControlServer(MemoryAuthority(), config, agent_uids={1001})
+    with pytest.raises(ConfigurationError, match="agent's uid 1000 has") as wrong:
+        ControlServer(MemoryAuthority(), config, agent_uids=range(1, 1 << 32))
+    assert len(wrong.value.faults) == 1
+    with pytest.raises(ConfigurationError) as wrong:
+        ControlServer(MemoryAuthority(), config, agent_uids=range(1 << 32))
+    assert len(wrong.value.faults) == 2
 
 
 def test_every_unknown_account_is_named(tmp_path: Path) -> None:

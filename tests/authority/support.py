@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,7 @@ async def opened(
     clock: ManualClock | None = None,
     trail: Any = None,
     boot_id: str = "boot-1",
+    uids: Collection[int] = (),
     **changes: Any,
 ) -> AsyncIterator[Setting]:
     """An authority on real SQLite in ``directory``; ``changes`` go to its configuration."""
@@ -156,7 +157,7 @@ async def opened(
     config = AuthorityConfig(state_dir=directory, **{"task_binding": Binding.HANDLE, **changes})
     authority = await EmbeddedAuthority.open(
         config, agent=AGENT, trust_domain=TRUST_DOMAIN, signer=LocalSigner.create(TRUST_DOMAIN, clock),
-        decider=decider, trail=trail, clock=clock, boot_id=boot_id,
+        decider=decider, trail=trail, clock=clock, uids=uids, boot_id=boot_id,
     )  # fmt: skip
     try:
         yield Setting(authority, clock, trail, decider)

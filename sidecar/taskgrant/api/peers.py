@@ -50,6 +50,11 @@ class Peers:
     def roles(self, uid: int) -> frozenset[Role]:
         return self._roles.get(uid, frozenset())
 
+    @property
+    def uids(self) -> frozenset[int]:
+        """Those that have a role."""
+        return frozenset(uid for uid, roles in self._roles.items() if roles)
+
     def principal(self, uid: int | None) -> Principal:
         """Raises Refused (forbidden) for a uid without a role, and when the kernel could not say who it
         is."""

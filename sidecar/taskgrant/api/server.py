@@ -9,6 +9,7 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Container
 from pathlib import Path
 
 from aiohttp import web
@@ -43,7 +44,7 @@ class ControlServer:
         authority: Authority,
         config: ControlConfig,
         *,
-        agent_uid: int | None = None,
+        agent_uids: Container[int] = (),
         own_orchestrator: bool = False,
         version: str = "0.1.0",
     ) -> None:
@@ -51,9 +52,14 @@ class ControlServer:
         leave."""
         self._config = config
         self._peers = Peers(config.roles)
-        if agent_uid is not None and not own_orchestrator and (roles := self._peers.roles(agent_uid)):
-            has = ", ".join(sorted(roles))
-            raise ConfigurationError([_OWN_ORCHESTRATOR.format(uid=agent_uid, roles=has)])
+        both = [] if own_orchestrator else sorted(uid for uid in self._peers.uids if uid in agent_uids)
+        if both:
+            raise ConfigurationError(
+                [
+                    _OWN_ORCHESTRATOR.format(uid=uid, roles=", ".join(sorted(self._peers.roles(uid))))
+                    for uid in both
+                ]
+            )
         self._handlers = Handlers(authority, config, describe(ROUTES, version))
         self._runner: web.AppRunner | None = None
         self._bound: tuple[int, int] | None = None

@@ -6,6 +6,7 @@ what they must say of one another. Relative paths are relative to the file.
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from taskgrant.api.config import ControlConfig
 from taskgrant.app.yaml_source import Place, Source, read
 from taskgrant.audit.config import AuditConfig
-from taskgrant.authority.config import AuthorityConfig
+from taskgrant.authority.config import AuthorityConfig, Binding
 from taskgrant.errors import ConfigurationError
 from taskgrant.model.catalogue import MCP_VERSIONS, Catalogue, Operation, Server, ServerProtocol
 from taskgrant.policy.config import PolicyConfig
@@ -29,6 +30,8 @@ _NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _DOMAIN = r"^[a-z0-9]([a-z0-9._-]{0,253}[a-z0-9])?$"
 _HOST = re.compile(r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$")
 Name = Annotated[str, StringConstraints(pattern=_NAME)]
+#: Neither root's nor (uid_t) -1, which means none.
+TaskUid = Annotated[int, Field(ge=1, le=(1 << 32) - 2)]
 
 
 class _Section(BaseModel):
@@ -42,10 +45,21 @@ class AgentConfig(_Section):
     uid: int | None = Field(
         None, ge=0, description="the uid that its processes run as; default: the sidecar's own uid"
     )
+    uids: tuple[TaskUid, ...] = Field(
+        (), description="with authority.task_binding: uid, the uids that its tasks may have, each its own"
+    )
+    uid_range: tuple[TaskUid, TaskUid] | None = Field(
+        None, description="the same as a range, `[first, last]`, both included"
+    )
     own_orchestrator: bool = Field(
         False,
         description="true lets the agent's uid use the control API: for one machine without separate users",
     )
+
+    @property
+    def uids_key(self) -> str:
+        """The setting that says which uids are the agent's where there are several."""
+        return "uids" if self.uid_range is None else "uid_range"
 
 
 class OperationConfig(_Section):
@@ -102,8 +116,14 @@ class Config(_Section):
     audit: AuditConfig = AuditConfig()
 
     @property
-    def agent_uid(self) -> int:
-        return os.getuid() if self.agent.uid is None else self.agent.uid
+    def agent_uids(self) -> Collection[int]:
+        """All uids that the agent's processes may have: one, or with ``task_binding: uid`` one for each task."""
+        if self.authority.task_binding is not Binding.UID:
+            return (os.getuid() if self.agent.uid is None else self.agent.uid,)
+        if self.agent.uid_range is None:
+            return frozenset(self.agent.uids)
+        first, last = self.agent.uid_range
+        return range(first, last + 1)
 
     def catalogue(self) -> Catalogue:
         return Catalogue(tuple(_server(name, server) for name, server in self.servers.items()))
@@ -127,6 +147,12 @@ def load(path: str | Path) -> Config:
     if faults:
         raise ConfigurationError(faults)
     return config
+
+
+def check_own_uid(config: Config) -> None:
+    """Raises ``ConfigurationError`` when a task could have the uid that we run as, and with it all that is ours."""
+    if config.authority.task_binding is Binding.UID and (own := os.getuid()) in config.agent_uids:
+        raise ConfigurationError([f"agent.{config.agent.uids_key}: contains {own}, the sidecar's own uid"])
 
 
 def _told(source: Source, error: Any) -> str:
@@ -162,10 +188,33 @@ def _conflicts(config: Config) -> list[tuple[Place, str]]:
         if server.protocol is ServerProtocol.HTTP and server.versions:
             faults.append(((*at, "versions"), "are revisions of MCP; this server speaks http"))
         faults.extend(_operation_conflicts(at, _operations(server)))
+    faults.extend(_uid_conflicts(config))
     faults.extend(_address_conflicts(config.listen))
     if config.listen.transparent is not None:
         faults.extend(_redirect_conflicts(config))
     faults.extend(_tls_conflicts(config, hosts))
+    return faults
+
+
+def _uid_conflicts(config: Config) -> list[tuple[Place, str]]:
+    """What does not say in one way which uids are the agent's."""
+    agent = config.agent
+    faults: list[tuple[Place, str]] = []
+    if config.authority.task_binding is not Binding.UID:
+        for name in ("uids", "uid_range"):
+            if getattr(agent, name):
+                faults.append((("agent", name), "is for authority.task_binding: uid; else say agent.uid"))
+        return faults
+    if agent.uid is not None:
+        faults.append(
+            (("agent", "uid"), "is one uid; authority.task_binding: uid needs agent.uids or agent.uid_range")
+        )
+    if agent.uids and agent.uid_range is not None:
+        faults.append((("agent", "uid_range"), "says what agent.uids says already; keep one of them"))
+    elif not agent.uids and agent.uid_range is None:
+        faults.append((("agent",), "needs uids or uid_range beside authority.task_binding: uid"))
+    if agent.uid_range is not None and agent.uid_range[0] > agent.uid_range[1]:
+        faults.append((("agent", "uid_range"), "ends before it begins"))
     return faults
 
 
@@ -194,7 +243,11 @@ def _address_conflicts(listen: ListenConfig) -> list[tuple[Place, str]]:
 def _redirect_conflicts(config: Config) -> list[tuple[Place, str]]:
     """The kernel tells the sidecar and the agent apart by their uids, and what is the agent's own by its port."""
     faults: list[tuple[Place, str]] = []
-    if config.agent.uid is None:
+    if config.authority.task_binding is Binding.UID:
+        if config.redirect.uid in config.agent_uids:
+            reason = f"contains {config.redirect.uid}, which is redirect.uid, the sidecar's own"
+            faults.append((("agent", config.agent.uids_key), reason))
+    elif config.agent.uid is None:
         faults.append((("agent", "uid"), "is needed beside listen.transparent"))
     elif config.agent.uid in (0, config.redirect.uid):
         faults.append((("agent", "uid"), "must be neither root's nor redirect.uid, the sidecar's own"))

@@ -33,14 +33,15 @@ def remove() -> None:
 
 
 def check(config: Config) -> list[Row]:
-    """What the agent could do here, seen as the agent: root becomes the agent's uid, for good."""
+    """What the agent could do here, seen as the agent: root becomes a uid of the agent's, for good."""
     port = _port(config)
-    uid = config.agent_uid
+    uids = config.agent_uids
+    uid = next(iter(uids))
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    if os.geteuid() != uid:
+    if os.geteuid() not in uids:
         raise TaskgrantError(f"the check is made as the agent: run it as root or as uid {uid}")
     others = {"gateway": config.listen.gateway, "proxy": config.listen.proxy, "admin": config.listen.admin}
     ports = {name: int(address.rpartition(":")[2]) for name, address in others.items()}

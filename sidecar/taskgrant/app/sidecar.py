@@ -18,7 +18,7 @@ from pathlib import Path
 from taskgrant import version
 from taskgrant.api.server import ControlServer
 from taskgrant.app.admin import Admin
-from taskgrant.app.config import Config
+from taskgrant.app.config import Config, check_own_uid
 from taskgrant.app.hardening import harden
 from taskgrant.app.interception import Interception, intercepting
 from taskgrant.app.metrics import Metrics
@@ -113,6 +113,7 @@ class Sidecar:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self._config
+        check_own_uid(config)
         runtime = config.runtime_dir
         with asked_by("runtime_dir", runtime):
             runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -132,6 +133,7 @@ class Sidecar:
             decider=opa.decider,
             trail=trail,
             clock=clock,
+            uids=config.agent_uids,
             on_fenced=self.failed.set,
         )
         stack.push_async_callback(authority.close)
@@ -171,7 +173,7 @@ class Sidecar:
 
         self._gauges(authority, credentials, legs, standing, upstream)
         control = ControlServer(
-            authority, config.control, agent_uid=config.agent_uid, own_orchestrator=config.agent.own_orchestrator,
+            authority, config.control, agent_uids=config.agent_uids, own_orchestrator=config.agent.own_orchestrator,
             version=version(),
         )  # fmt: skip
         await control.start()
@@ -216,7 +218,7 @@ class Sidecar:
 
 def _listeners(config: Config, pipeline: Pipeline, interception: Interception) -> list[Listener]:
     """The agent's. A transparent listener at the proxy's address is both."""
-    listen, uids = config.listen, frozenset({config.agent_uid})
+    listen, uids = config.listen, config.agent_uids
     common = (pipeline.handle, listen, uids, pipeline.turned_away)
     dispatched = (*common, interception.speakers, interception.admit)
     shared = listen.transparent == listen.proxy
@@ -236,7 +238,7 @@ def _resolver(config: Config, pipeline: Pipeline, metrics: Metrics) -> Resolver:
     return Resolver(
         redirect.dns_port,
         names,
-        frozenset({config.agent_uid}),
+        config.agent_uids,
         pipeline.turned_away,
         metrics.looked_up,
         config.listen.head_timeout,

@@ -6,7 +6,7 @@ template, and that asks for no grants itself, does policy say what the grants ar
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from taskgrant.authority.config import Binding
 from taskgrant.authority.credentials import digest
 from taskgrant.authority.engine import Engine
 from taskgrant.authority.idempotency import Attempt
+from taskgrant.authority.lifecycle import TaskLife
 from taskgrant.errors import Refused
 from taskgrant.model.codes import Code
 from taskgrant.model.decision import Admission, Admitted, Ask
@@ -40,22 +41,27 @@ def new_handle() -> str:
 
 
 class Admitter:
-    """``agent`` is the SPIFFE ID of the one agent that this authority serves."""
+    """``agent`` is the SPIFFE ID of the one agent that this authority serves; ``uids`` are those that its tasks may
+    have where tasks are told apart by them.
+    """
 
-    def __init__(self, engine: Engine, decider: Decider, agent: str) -> None:
+    def __init__(self, engine: Engine, decider: Decider, agent: str, uids: Collection[int]) -> None:
         self._engine = engine
         self._decider = decider
         self._agent = agent
-        self._starting = 0
+        self._uids = uids
+        self._starting: list[int | None] = []  # the uid of each task that is being started
 
     async def start(self, spec: TaskSpec, by: Principal, attempt: Attempt) -> Started:
         self._engine.check_fence()
-        self._check_room()
-        self._starting += 1  # counts as live: of two that start at once in single mode, one is refused
+        self._check_room(spec)
+        self._starting.append(
+            spec.uid
+        )  # counts as live: of two that start at once for one place, one is refused
         try:
             return await self._start(spec, by, attempt)
         finally:
-            self._starting -= 1
+            self._starting.remove(spec.uid)
 
     async def _start(self, spec: TaskSpec, by: Principal, attempt: Attempt) -> Started:
         engine = self._engine
@@ -106,24 +112,37 @@ class Admitter:
 
     # --- what was asked ------------------------------------------------------------------------------------------
 
-    def _check_room(self) -> None:
+    def _check_room(self, spec: TaskSpec) -> None:
         engine = self._engine
-        now = engine.clock.now()
         lives = engine.registry.lives
-        if len(lives) + self._starting >= engine.config.max_live_tasks:
+        if len(lives) + len(self._starting) >= engine.config.max_live_tasks:
             raise Refused(
                 Code.OVERLOADED, f"{engine.config.max_live_tasks} tasks are running; no more are started"
             )
-        if engine.config.task_binding is not Binding.SINGLE:
-            return
-        running = [life for life in lives.values() if lifecycle.at(life, now).task.live]
-        if running:
-            task = running[0].task
-            raise Refused(
-                Code.CONFLICT, f"task {task.id} ({task.purpose!r}) is running; this agent runs one at a time"
-            )
-        if self._starting:
-            raise Refused(Code.CONFLICT, "another task is being started; this agent runs one at a time")
+        match engine.config.task_binding:
+            case Binding.SINGLE:
+                self._check_alone(lives.values(), bool(self._starting), "this agent runs one at a time")
+            case Binding.UID:
+                uid = self._uid(spec)
+                self._check_alone(
+                    engine.registry.of_uid(uid), uid in self._starting, f"uid {uid} has one at a time"
+                )
+
+    def _uid(self, spec: TaskSpec) -> int:
+        if spec.uid is None:
+            raise Refused(Code.INVALID, "a task needs the uid that works on it: task_binding is uid")
+        if spec.uid == 0 or spec.uid not in self._uids:
+            raise Refused(Code.INVALID, f"uid {spec.uid} is none that the agent's tasks may have")
+        return spec.uid
+
+    def _check_alone(self, lives: Iterable[TaskLife], starting: bool, rule: str) -> None:
+        now = self._engine.clock.now()
+        for life in lives:
+            if lifecycle.at(life, now).task.live:
+                task = life.task
+                raise Refused(Code.CONFLICT, f"task {task.id} ({task.purpose!r}) is running; {rule}")
+        if starting:
+            raise Refused(Code.CONFLICT, f"another task is being started; {rule}")
 
     def _task(self, spec: TaskSpec, by: Principal, handle: str, now: Instant) -> Task:
         if not spec.purpose.strip():

@@ -12,6 +12,7 @@ class Binding(StrEnum):
 
     SINGLE = "single"  # one task at a time
     HANDLE = "handle"  # each call shows its task's handle
+    UID = "uid"  # each task has a uid of its own, which owns the sockets that its calls come by
 
 
 class AuthorityConfig(BaseModel):
@@ -25,7 +26,10 @@ class AuthorityConfig(BaseModel):
     )
     task_binding: Binding = Field(
         default=Binding.SINGLE,
-        description="single: one task at a time, a second start is refused; handle: calls show their task's handle.",
+        description=(
+            "single: one task at a time, a second start is refused; handle: calls show their task's handle;"
+            " uid: calls belong to the task that was started with the uid of their client's process."
+        ),
     )
     task_max_life: float = Field(
         default=8 * 3600.0, gt=0, description="Longest life of a task, asked for or not."

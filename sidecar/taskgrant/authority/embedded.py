@@ -9,7 +9,7 @@ Usage::
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from taskgrant.authority import effects as fx
 from taskgrant.authority import lifecycle
@@ -53,14 +53,20 @@ class EmbeddedAuthority:
     """Implements ``model.ports.Authority``. Make one with ``open``; use it from that event loop only."""
 
     def __init__(
-        self, engine: Engine, signer: Signer, decider: Decider, agent: str, trust_domain: str
+        self,
+        engine: Engine,
+        signer: Signer,
+        decider: Decider,
+        agent: str,
+        trust_domain: str,
+        uids: Collection[int],
     ) -> None:
         config, clock, registry = engine.config, engine.clock, engine.registry
         self._engine = engine
         self._revoker = Revoker(engine)
         self._expiry = Expiry(clock, registry, self._revoker)
         engine.schedule = self._expiry.schedule
-        self._admitter = Admitter(engine, decider, agent)
+        self._admitter = Admitter(engine, decider, agent, uids)
         self._issuer = Issuer(engine, signer, trust_domain)
         self._judge = Judge(engine, self._revoker)
         self._answers = Answers(clock, config.idempotency_age, config.idempotency_kept)
@@ -81,11 +87,14 @@ class EmbeddedAuthority:
         decider: Decider,
         trail: Trail,
         clock: AlarmClock,
+        uids: Collection[int] = (),
         boot_id: str | None = None,
         on_fenced: Callable[[], None] = lambda: None,
     ) -> "EmbeddedAuthority":
-        """``agent`` is a SPIFFE ID. ``on_fenced`` is called when another instance has taken the state directory over:
-        nothing is permitted by then, severing has begun, and the process should end.
+        """``agent`` is a SPIFFE ID; ``uids`` are those that its tasks may have (task_binding: uid).
+
+        ``on_fenced`` is called when another instance has taken the state directory over: nothing is permitted by then,
+        severing has begun, and the process should end.
 
         Raises ``ConfigurationError`` when the state directory cannot be used or is another process's.
         """
@@ -101,7 +110,7 @@ class EmbeddedAuthority:
             on_failure=lambda error: _log.error("state or records cannot be brought to the disk: %s", error),
         )  # fmt: skip
         engine = _engine(config, clock, store)
-        authority = cls(engine, signer, decider, agent, trust_domain)
+        authority = cls(engine, signer, decider, agent, trust_domain, uids)
         authority._start()
         return authority
 

@@ -1,4 +1,4 @@
-"""What is true now, in memory: live tasks, a short tail of ended ones, and who a handle or a grant belongs to."""
+"""What is true now, in memory: live tasks, a short tail of ended ones, and who a handle, a uid, a grant belongs to."""
 
 from collections import OrderedDict
 from typing import NoReturn
@@ -7,6 +7,7 @@ from taskgrant.authority.lifecycle import TaskLife
 from taskgrant.errors import Refused
 from taskgrant.model.codes import Code
 from taskgrant.model.ids import GrantId, TaskId
+from taskgrant.model.task import Task
 
 # Retries remembered for one task; forgetting one means that its next retry takes a use of its own.
 _IDENTITIES = 10_000
@@ -22,6 +23,7 @@ class Registry:
         self._ended_kept = ended_kept
         self._grants: dict[GrantId, TaskId] = {}
         self._handles: dict[bytes, TaskId] = {}
+        self._uids: dict[int, set[TaskId]] = {}
         self._identities: dict[TaskId, OrderedDict[tuple[GrantId, str], bool]] = {}
 
     def put(self, life: TaskLife) -> None:
@@ -35,12 +37,21 @@ class Registry:
             self._grants[grant] = task.id
         if task.live:
             self.lives[task.id] = life
+            if task.uid is not None:
+                self._uids.setdefault(task.uid, set()).add(task.id)
             return
         self.lives.pop(task.id, None)
+        self._release(task)
         self._identities.pop(task.id, None)
         self._ended[task.id] = life
         while len(self._ended) > self._ended_kept:
             self._forget(self._ended.popitem(last=False)[1])
+
+    def _release(self, task: Task) -> None:
+        if task.uid is not None and (its := self._uids.get(task.uid)) is not None:
+            its.discard(task.id)
+            if not its:
+                del self._uids[task.uid]
 
     def _forget(self, life: TaskLife) -> None:
         self._handles.pop(life.task.handle_digest, None)
@@ -67,6 +78,10 @@ class Registry:
     def by_handle(self, digest: bytes) -> TaskLife | None:
         task = self._handles.get(digest)
         return None if task is None else self.find(task)
+
+    def of_uid(self, uid: int) -> tuple[TaskLife, ...]:
+        """The tasks of a uid that have not been ended; one that is past its deadline may be among them."""
+        return tuple(self.lives[task] for task in self._uids.get(uid, ()))
 
     def of_grant(self, grant: GrantId) -> TaskLife | None:
         task = self._grants.get(grant)

@@ -18,6 +18,12 @@ from taskgrant.model.time import Instant
 
 _FENCED: Final = Refusal(Code.AUTHORITY_UNAVAILABLE, "another instance of the authority has taken over")
 _INVALID: Final = Refusal(Code.HANDLE_INVALID, "the task handle that was shown belongs to no task")
+_ANOTHERS: Final = Refusal(
+    Code.HANDLE_INVALID, "the task handle that was shown is not that of this user's task"
+)
+_STRANGER: Final = Refusal(Code.PEER_REFUSED, "the caller's user is not known, or is one that no task has")
+_AMBIGUOUS: Final = Refusal(Code.NO_TASK, "more than one task has this user, so none can be said to be meant")
+_NONE: Final = Refusal(Code.NO_TASK, "no task is running that has this user")
 
 
 class LocalView:
@@ -30,11 +36,13 @@ class LocalView:
         self._binding = binding
 
     def bind(self, caller: Caller) -> Task | Refusal:
-        """The task that a caller's calls belong to. A handle that is shown decides, whatever the binding: it fits or
-        the answer is no.
+        """The task that a caller's calls belong to. A handle that is shown fits, whatever the binding, or the answer is
+        no.
         """
         if self._registry.fenced:
             return _FENCED
+        if self._binding is Binding.UID:
+            return self._of_uid(caller)
         if caller.handle is not None:
             shown = self._registry.by_handle(digest(caller.handle))
             return _INVALID if shown is None else self._now(shown)
@@ -43,6 +51,19 @@ class LocalView:
         for life in self._registry.lives.values():
             return self._now(life)
         return self._idle()
+
+    def _of_uid(self, caller: Caller) -> Task | Refusal:
+        if caller.uid is None or caller.uid == 0:
+            return _STRANGER
+        now = self._clock.now()
+        lives = [lifecycle.at(life, now) for life in self._registry.of_uid(caller.uid)]
+        tasks = [life.task for life in lives if life.task.live]
+        if len(tasks) > 1:  # no start allows it; an earlier start may have been under another binding
+            return _AMBIGUOUS
+        if caller.handle is not None:
+            shown = self._registry.by_handle(digest(caller.handle))
+            return _ANOTHERS if shown is None or shown.task.uid != caller.uid else self._now(shown)
+        return tasks[0] if tasks else _NONE
 
     def _now(self, life: TaskLife) -> Task | Refusal:
         life = lifecycle.at(life, self._clock.now())

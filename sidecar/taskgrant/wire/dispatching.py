@@ -14,7 +14,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import replace
 
 from taskgrant.errors import Refused
@@ -57,7 +57,7 @@ class DispatchingListener(Listener):
         bind: str,
         handler: Handler,
         config: ListenConfig,
-        expected_uids: frozenset[int],
+        expected_uids: Container[int],
         on_refused: Refusing,
         speakers: Mapping[Opening, Speaker] | None = None,
         admit: Admit = tunnel.none,

@@ -8,7 +8,7 @@ import asyncio
 import hmac
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -125,7 +125,7 @@ class Listener:
         bind: str,
         handler: Handler,
         config: ListenConfig,
-        expected_uids: frozenset[int],
+        expected_uids: Container[int],
         on_refused: Refusing = lambda caller, refusal: None,
     ) -> None:
         """Raises ``errors.ConfigurationError`` for a bad address, or one that is not loopback."""

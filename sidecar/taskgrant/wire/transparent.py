@@ -5,7 +5,7 @@ accept → whom was it for (SO_ORIGINAL_DST) → whose is it (uid) → first byt
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from taskgrant.errors import ConfigurationError, Refused
 from taskgrant.model.codes import Code
@@ -28,7 +28,7 @@ class TransparentListener(DispatchingListener):
         bind: str,
         handler: Handler,
         config: ListenConfig,
-        expected_uids: frozenset[int],
+        expected_uids: Container[int],
         on_refused: Refusing,
         speakers: Mapping[Opening, Speaker] | None = None,
         admit: Admit = none,

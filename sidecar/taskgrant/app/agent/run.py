@@ -13,6 +13,7 @@ from taskgrant.app import net
 from taskgrant.app.agent.plan import RESOLVER, Account, Plan, Uplink
 from taskgrant.app.agent.reaper import Reaper
 from taskgrant.app.config import Config, load
+from taskgrant.authority.config import Binding
 from taskgrant.errors import ConfigurationError, TaskgrantError
 from taskgrant.model.trust import trust_environment
 
@@ -32,6 +33,11 @@ def run_agent(
 ) -> int:
     """The command's exit code, or 125. Raises ``ConfigurationError``, ``TaskgrantError``."""
     config = load(path)
+    if config.authority.task_binding is Binding.UID:
+        raise ConfigurationError(
+            ["authority.task_binding: run-agent runs one agent, as agent.uid; uid needs one for each task"]
+        )
+    (agent_uid,) = config.agent_uids
     ruleset = net.rules(config)
     try:
         uplink = Uplink.of(networks)
@@ -47,7 +53,7 @@ def run_agent(
             plan = Plan(
                 config=str(path.resolve()),
                 sidecar=_account(config.redirect.uid),
-                agent=_account(config.agent_uid),
+                agent=_account(agent_uid),
                 command=tuple(command),
                 uplink=uplink,
                 ruleset=ruleset,
