@@ -238,6 +238,25 @@ async def test_a_call_that_runs_can_be_cancelled(rig):
     await call
 
 
+async def test_an_id_names_one_request_of_a_session(rig):
+    started = await rig.start(spec())
+    stuck = asyncio.Event()
+
+    async def slow(peer, request):
+        if request.method == "tools/call":
+            await stuck.wait()
+        await plain(peer, request)
+
+    rig.behaviour = slow
+    first = asyncio.create_task(rig.call(started))
+    await rig.until(lambda: "tools/call" in rig.methods())
+    assert (await rig.call(started)).code == "conflict"
+    assert rig.methods().count("tools/call") == 1
+    stuck.set()
+    assert (await first).code == "granted"
+    assert (await rig.call(started)).code == "granted"
+
+
 async def test_an_answer_goes_only_to_a_server_that_asked(rig):
     started = await rig.start(spec())
     unasked = await rig.post(started, {"jsonrpc": "2.0", "id": "q-1", "result": {"action": "accept"}})

@@ -160,6 +160,9 @@ class McpFlow:
         if call.kind is Kind.ANSWER and call.rpc_id is not None:
             conversation.asked.pop(call.rpc_id, None)
         elif call.rpc_id is not None:
+            # In a session an id names one request; a server that is given two may answer one of them only.
+            if conversation.session is not None and call.rpc_id in conversation.in_flight:
+                raise Refused(Code.CONFLICT, "a request with this id is on its way in this session already")
             conversation.in_flight.add(call.rpc_id)
         try:
             async with send(self._parts, permitted, out, issued) as reply:
