@@ -44,7 +44,7 @@ from taskgrant.proxy.pipeline import Pipeline
 from taskgrant.proxy.rate import RateLimiter
 from taskgrant.proxy.rounds import Rounds
 from taskgrant.proxy.splicing import Splicer
-from taskgrant.proxy.standing import Standing
+from taskgrant.proxy.standing import Fingerprint, Standing
 from taskgrant.wire.credentials import Keyring
 from taskgrant.wire.dispatching import DispatchingListener
 from taskgrant.wire.legs import Legs
@@ -245,7 +245,7 @@ def _resolver(config: Config, pipeline: Pipeline, metrics: Metrics) -> Resolver:
     )
 
 
-def _fingerprint(parts: Parts):  # type: ignore[no-untyped-def]
+def _fingerprint(parts: Parts) -> Fingerprint:
     """What a client may see of a server: the task that it is bound to, and that task's active grants for the server."""
 
     def of(caller: Caller, server: str) -> Hashable:
