@@ -40,3 +40,12 @@ def test_decisions_and_what_is_live() -> None:
     assert seen["taskgrant_live_tasks", ()] == 2
     live.pop()
     assert _samples(metrics)["taskgrant_live_tasks", ()] == 1
+
+
+def test_look_ups_by_outcome() -> None:
+    metrics = Metrics()
+    for outcome in ("address", "unknown", "unknown"):
+        metrics.looked_up(outcome)
+    seen = _samples(metrics)
+    assert seen["taskgrant_lookups_total", ("address",)] == 1
+    assert seen["taskgrant_lookups_total", ("unknown",)] == 2

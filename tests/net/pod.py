@@ -66,6 +66,7 @@ class Pod:
                 "head_timeout": 1.0,
                 "ca_dir": "ca",
                 "trust_dir": "trust",
+                "splice": ["pinned.example"],
             },
             "servers": {
                 "tools": {

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.net.pod import AGENT_UID, Pod
+from tests.net.pod import AGENT_UID, SIDECAR_UID, Pod
 from tests.net.test_bypass import nobody_hears
 from tests.net.test_reach import COMMENT, comment
 from tests.net.world import ELSEWHERE, ELSEWHERE6, METADATA, UPSTREAM
@@ -63,6 +63,11 @@ def test_whatever_resolver_is_asked_the_sidecar_answers(pod, over, host):
         assert look_up(pod, over, host, "c2VjcmV0.t.elsewhere.example", "TXT") == ("NXDOMAIN", [])
 
 
+def test_a_name_that_is_let_through_unread_leads_to_the_sidecar_too(pod):
+    with nobody_hears(pod):
+        assert look_up(pod, "udp", ELSEWHERE, "pinned.example") == ("NOERROR", [ELSEWHERE])
+
+
 def test_a_look_up_that_is_refused_is_on_record_without_what_it_carried(pod):
     with nobody_hears(pod):
         assert look_up(pod, "udp", ELSEWHERE, "c2VjcmV0.carried.example")[0] == "NXDOMAIN"
@@ -83,6 +88,9 @@ def test_a_flood_carries_nothing_out_and_look_ups_go_on(pod):
     with nobody_hears(pod):
         pod.try_python(FLOOD, ELSEWHERE)
         assert pod.recorded(listener="dns", code="overloaded")
+        metrics = pod.inside("curl", "-sS", "http://127.0.0.1:15090/metrics", uid=SIDECAR_UID).out
+        for outcome in ("address", "unknown", "dropped"):
+            assert f'taskgrant_lookups_total{{outcome="{outcome}"}}' in metrics
         assert look_up(pod, "udp", ELSEWHERE, "desk.internal") == ("NOERROR", [ELSEWHERE])
     assert b"c2VjcmV0" not in (pod.directory / "audit.jsonl").read_bytes()
 

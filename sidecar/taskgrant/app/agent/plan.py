@@ -6,7 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 #: For the agent's resolv.conf: look-ups are redirected to the sidecar wherever they are for, and loopback is always up.
-RESOLVER = "# Answered by the sidecar, as any other address is.\nnameserver 127.0.0.1\n"
+#: It answers at once, or is being started again.
+RESOLVER = """\
+# Answered by the sidecar, as any other address is.
+nameserver 127.0.0.1
+options timeout:1 attempts:5
+"""
 #: The documentation ranges, which are nobody's: a veth pair in them clashes with no real network.
 NETWORK4 = "198.51.100.0/30"
 NETWORK6 = "2001:db8:7467::/126"

@@ -11,6 +11,12 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import dns.edns
+import dns.exception
+import dns.message
+import dns.query
+import dns.rcode
+
 _NOWHERE4 = "192.0.2.1"
 _NOWHERE6 = "2001:db8::1"
 _SECONDS = 2.0
@@ -40,6 +46,9 @@ def probe(port: int, others: Mapping[str, int]) -> list[Row]:
         ("TCP over IPv4, port 80", _ARRIVED, lambda: _request(_NOWHERE4, 80)),
         ("TCP over IPv4, another port", _ARRIVED, lambda: _request(_NOWHERE4, 8443)),
         ("TCP over IPv6, port 80", arrived6, lambda: _request(_NOWHERE6, 80)),
+        ("a name look-up by UDP over IPv4", _ARRIVED, lambda: _look_up(dns.query.udp, _NOWHERE4)),
+        ("a name look-up by TCP over IPv4", _ARRIVED, lambda: _look_up(dns.query.tcp, _NOWHERE4)),
+        ("a name look-up by UDP over IPv6", arrived6, lambda: _look_up(dns.query.udp, _NOWHERE6)),
         ("UDP over IPv4, port 443", _REFUSED, lambda: _datagram(_NOWHERE4, 443)),
         ("UDP over IPv6, port 443", f"{_REFUSED} or no route", lambda: _datagram(_NOWHERE6, 443)),
         ("ICMP echo", f"{_REFUSED} or {_NOT_ALLOWED}", lambda: _echo(_NOWHERE4)),
@@ -85,6 +94,20 @@ def _request(host: str, port: int) -> str:
         return f"somebody answers what is no HTTP: {type(error).__name__}"
     finally:
         connection.close()
+
+
+def _look_up(over: Callable[..., dns.message.Message], host: str) -> str:
+    """A name that is nobody's (RFC 6761): anybody says so, and the sidecar also that it refuses it."""
+    query = dns.message.make_query("check.taskgrant.invalid", "A", use_edns=0)
+    try:
+        answer = over(query, host, timeout=_SECONDS)
+    except dns.exception.Timeout:
+        return _LEFT
+    except (dns.exception.DNSException, EOFError) as error:
+        return f"somebody answers what is no DNS: {type(error).__name__}"
+    told = [option.code for option in answer.options if isinstance(option, dns.edns.EDEOption)]
+    blocked = answer.rcode() == dns.rcode.NXDOMAIN and told == [dns.edns.EDECode.BLOCKED]
+    return _ARRIVED if blocked else "somebody else answers"
 
 
 def _datagram(host: str, port: int) -> str:
