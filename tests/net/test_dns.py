@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -100,3 +102,53 @@ def test_another_sidecar_answers_as_the_first_did(pod):
         pod.wait_for_another(pod.kill_sidecar())
         pod.enrol()
         assert json.loads(pod.try_python(RESOLVE, "desk.internal")) == [ELSEWHERE, ELSEWHERE6]
+
+
+MACHINE = """
+set -e
+mount -t tmpfs none /run
+mkdir -p /run/systemd/resolve /run/nscd
+echo machine > /run/systemd/resolve/stub-resolv.conf
+touch /run/systemd/resolve/io.systemd.Resolve /run/nscd/socket
+echo ours > /run/ours
+mount -t tmpfs none /etc
+eval "$1"
+"$2" -c 'from taskgrant.app.agent.init import resolve_here; resolve_here("/run/ours")'
+cat /etc/resolv.conf || true
+ls -A /run/systemd/resolve /run/nscd
+"""
+
+
+@pytest.mark.parametrize(
+    "configured, seen",
+    [
+        ("ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf", "ours"),
+        ("echo machine > /etc/resolv.conf", "ours"),
+        ("true", ""),
+    ],
+)
+def test_the_machines_own_resolvers_are_hidden(configured, seen):
+    """Over their Unix sockets look-ups would go past every rule. Without a resolv.conf programs ask loopback."""
+    done = subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            "--propagation=private",
+            "sh",
+            "-c",
+            MACHINE,
+            "sh",
+            configured,
+            sys.executable,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [
+        *seen.split(),
+        "/run/nscd:",
+        "/run/systemd/resolve:",
+        *(["stub-resolv.conf"] if "ln -s" in configured else []),
+    ]

@@ -18,7 +18,7 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 _OTHER_RESOLVERS = (Path("/run/systemd/resolve"), Path("/run/nscd"))
 
 
-def _resolve_here(given: str) -> None:
+def resolve_here(given: str) -> None:
     """Look-ups go by port 53, and so to the sidecar. A machine without resolv.conf has programs ask loopback."""
     there = _RESOLV_CONF.resolve()
     for directory in filter(Path.is_dir, _OTHER_RESOLVERS):
@@ -35,7 +35,7 @@ def _mount(*arguments: str) -> None:
 
 def main(resolv_conf: str, descriptor: int, command: list[str]) -> int:
     os.set_inheritable(descriptor, False)
-    _resolve_here(resolv_conf)
+    resolve_here(resolv_conf)
     with Reaper() as reaper:
         # A session of its own: no controlling terminal to push input into.
         defaults = [signal.SIGPIPE, signal.SIGXFSZ]
