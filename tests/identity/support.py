@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass, field
+from typing import Any
 
 from taskgrant.identity import certificates, csr, spiffe, tokens
 from taskgrant.identity.csr import KeyPair
@@ -29,7 +30,7 @@ class Credential:
 
     key: KeyPair
     chain: bytes
-    claims: dict[str, object]
+    claims: dict[str, Any]
     token: str
     serial: str
     jti: str
@@ -58,7 +59,7 @@ class Domain:
         life: float = 120.0,
         uri: str | None = None,
         on_behalf_of: str = "user:alice",
-        **changed: object,
+        **changed: Any,
     ) -> Credential:
         """A certificate with its token. ``changed`` replaces claims of the token, so that a test can make a
         wrong one.

@@ -37,6 +37,17 @@ def behaving(method, *answers):
     return behave
 
 
+def holding(method, until):
+    """The usual server, but that it keeps one method waiting until the event."""
+
+    async def behave(peer, request):
+        if request.method == method:
+            await until.wait()
+        await plain(peer, request)
+
+    return behave
+
+
 async def test_the_clients_session_is_ended_here(rig):
     opened = await rig.rpc(None, "initialize", HELLO)
     session = opened.headers["mcp-session-id"]
@@ -220,13 +231,7 @@ async def test_lists_need_a_grant_for_the_server(rig):
 async def test_a_call_that_runs_can_be_cancelled(rig):
     started = await rig.start(spec())
     stuck = asyncio.Event()
-
-    async def slow(peer, request):
-        if request.method == "tools/call":
-            await stuck.wait()
-        await plain(peer, request)
-
-    rig.behaviour = slow
+    rig.behaviour = holding("tools/call", stuck)
     call = asyncio.create_task(rig.call(started))
     await rig.until(lambda: "tools/call" in rig.methods())
     for wrong in ({"requestId": 99}, {"requestId": "1"}):
@@ -241,13 +246,7 @@ async def test_a_call_that_runs_can_be_cancelled(rig):
 async def test_an_id_names_one_request_of_a_session(rig):
     started = await rig.start(spec())
     stuck = asyncio.Event()
-
-    async def slow(peer, request):
-        if request.method == "tools/call":
-            await stuck.wait()
-        await plain(peer, request)
-
-    rig.behaviour = slow
+    rig.behaviour = holding("tools/call", stuck)
     first = asyncio.create_task(rig.call(started))
     await rig.until(lambda: "tools/call" in rig.methods())
     assert (await rig.call(started)).code == "conflict"

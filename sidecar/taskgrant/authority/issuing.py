@@ -64,7 +64,7 @@ class Issuer:
         grants = tuple(grant.id for grant in covering)
         # JSON by construction; the port's type says less than the value.
         credential = Credential(
-            f"{serial:x}", jti, task.id, server, grants, digest(token), claims, not_after  # type: ignore[arg-type]
+            f"{serial:x}", jti, task.id, server, grants, digest(token), claims, not_after
         )  # fmt: skip
         # Known before it is stored: a revocation that comes meanwhile takes it along.
         engine.credentials.add(credential, now)
@@ -146,7 +146,7 @@ class Issuer:
         return self._signer.bundle()
 
     def jwks(self) -> JsonObject:
-        return self._signer.jwks()  # type: ignore[return-value]
+        return self._signer.jwks()
 
     def crl(self) -> bytes:
         now = self._engine.clock.now()

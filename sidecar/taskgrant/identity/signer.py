@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from taskgrant.identity import spiffe, tokens
+from taskgrant.model.json import JsonObject
 from taskgrant.model.ports import LeafProfile
 from taskgrant.model.time import Clock, Instant
 
@@ -105,14 +106,14 @@ class LocalSigner:
         leaf = builder.sign(issuer.key, hashes.SHA256())
         return leaf.public_bytes(serialization.Encoding.PEM) + issuer.pem()
 
-    def token(self, claims: dict[str, object]) -> str:
+    def token(self, claims: JsonObject) -> str:
         return self._token_key.sign(claims)
 
     def bundle(self) -> bytes:
         """The root, PEM."""
         return self._root.pem()
 
-    def jwks(self) -> dict[str, object]:
+    def jwks(self) -> JsonObject:
         """A JWK Set (RFC 7517, section 5) with the public half of the token key."""
         return self._token_key.jwks()
 

@@ -26,6 +26,7 @@ from joserfc.jwk import ECKey
 
 from taskgrant.identity import spiffe
 from taskgrant.model.ids import GrantId, TaskId
+from taskgrant.model.json import Json, JsonObject
 from taskgrant.model.time import Instant
 
 TYPE: Final = "at+jwt"
@@ -88,7 +89,7 @@ def claims(
     on_behalf_of: str = "",
     scopes: Sequence[str] = (),
     ancestors: Sequence[str] = (),
-) -> dict[str, object]:
+) -> dict[str, Json]:
     """The claims of an access token.
 
     ``agent`` is a SPIFFE ID, ``grants`` pairs of a grant's ID and its tools, ``thumbprint`` that of the
@@ -98,7 +99,7 @@ def claims(
     """
     domain = spiffe.parse(agent).trust_domain
     audience = spiffe.audience(domain, server)
-    actor: dict[str, object] = {}
+    actor: dict[str, Json] = {}
     for link in reversed((agent, *ancestors)):
         actor = {"sub": link, "act": actor} if actor else {"sub": link}
     return {
@@ -141,7 +142,7 @@ class SigningKey:
         payload = json.dumps(body, separators=(",", ":"), allow_nan=False)
         return jws.serialize_compact(header, payload, self._key, algorithms=_ALGORITHMS)
 
-    def jwks(self) -> dict[str, object]:
+    def jwks(self) -> JsonObject:
         return {"keys": [dict(self._public)]}
 
 
