@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from taskgrant.app.children import Child
+from taskgrant.app.children import Child, uninterrupted
 
 SERVER = "office"
 
@@ -53,8 +53,9 @@ class Stage:
 @contextlib.contextmanager
 def stage() -> Iterator[Stage]:
     """Sets everything up, and takes it down on any exit. Raises ``TaskgrantError`` when a part does not start."""
-    with tempfile.TemporaryDirectory(prefix="taskgrant-demo-") as name, contextlib.ExitStack() as stack:
-        directory = Path(name)
+    with contextlib.ExitStack() as stack:
+        with uninterrupted():
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taskgrant-demo-")))
         guard_port = _free_port()
         configuration = directory / "taskgrant.yaml"
         configuration.write_text(yaml.safe_dump(_configuration(directory, guard_port)))
@@ -66,7 +67,8 @@ def stage() -> Iterator[Stage]:
         journal = directory / "journal.jsonl"
 
         def start(name: str, *arguments: str) -> Child:
-            return stack.enter_context(Child.start(directory, name, *arguments))
+            with uninterrupted():
+                return stack.enter_context(Child.start(directory, name, *arguments))
 
         start("tool server", "-m", "taskgrant.app.demo.toolserver", str(tools), str(journal))
         sidecar = start("sidecar", "-m", "taskgrant.cli.main", "run", str(configuration))
