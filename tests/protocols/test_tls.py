@@ -166,4 +166,5 @@ def test_however_it_is_cut_the_answer_is_the_same(data):
             needed = found.needed
         else:
             answer = found
-    assert answer is not None
+    # A length that was changed may announce more than there is, but never without end.
+    assert answer is not None or not isinstance(read_hello(data.ljust(MAX_BYTES, b"\0")), Partial)
