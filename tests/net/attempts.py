@@ -21,12 +21,15 @@ IP_TRANSPARENT = 19
 IPPROTO_UDPLITE, IPPROTO_SCTP, IPPROTO_MPTCP = 136, 132, 262
 
 
-def tcp(host: str, port: int, *, bind_to: bytes = b"") -> str:
+def tcp(host: str, port: int, *, bind_to: bytes = b"", source: int = 0) -> str:
     """``taskgrant``, when the sidecar answers."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         if bind_to:
             sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, bind_to)
+        if source:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("", source))
         sock.settimeout(SECONDS)
         sock.connect((host, port))
         return ask(sock)
@@ -204,8 +207,12 @@ def main(name: str, *arguments: str) -> str:
     try:
         if name == "unix":
             return unix(*arguments)
+        if name == "tcp-from":
+            source, host, port = arguments
+            return tcp(host, int(port), source=int(source))
         if name == "udp-from":
-            return send(ELSEWHERE, 53, source=int(arguments[0]))
+            source, port = arguments
+            return send(ELSEWHERE, int(port), source=int(source))
         return str(ATTEMPTS[name]())
     except TimeoutError:
         return "TIMEOUT"

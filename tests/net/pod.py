@@ -30,6 +30,9 @@ AGENT_UID = 10001
 SIDECAR_UID = 1337
 TOOLS = ("note", "other")
 PORT = 15001
+ADMIN = 15090
+#: What the agent may serve to others.
+SERVED = 18080
 
 
 class Done(NamedTuple):
@@ -62,12 +65,13 @@ class Pod:
                 "gateway": "127.0.0.1:15002",
                 "proxy": f"127.0.0.1:{PORT}",
                 "transparent": f"127.0.0.1:{PORT}",
-                "admin": "127.0.0.1:15090",
+                "admin": f"0.0.0.0:{ADMIN}",
                 "head_timeout": 1.0,
                 "ca_dir": "ca",
                 "trust_dir": "trust",
                 "splice": ["pinned.example"],
             },
+            "redirect": {"inbound_ports": [ADMIN, SERVED]},
             "servers": {
                 "tools": {
                     "protocol": "mcp",

@@ -129,10 +129,10 @@ def test_a_metadata_address_is_on_record_as_refused(pod):
 
 def test_an_exchange_of_the_sidecar_lets_nobody_in(pod):
     """Its name look-up is still known to the kernel; the agent sends from the same port to the same server."""
-    sent = pod.inside(sys.executable, str(ATTEMPTS), "udp-from", "40053", uid=SIDECAR_UID)
+    sent = pod.inside(sys.executable, str(ATTEMPTS), "udp-from", "40053", "53", uid=SIDECAR_UID)
     assert sent.out.strip() in ("sent", "ECONNREFUSED")
     with nobody_hears(pod):
-        assert attempt(pod, "udp-from", 40053) == STOPPED
+        assert attempt(pod, "udp-from", 40053, 53) == STOPPED
 
 
 @pytest.mark.parametrize("path", ["run/control.sock", "run/opa.sock"])

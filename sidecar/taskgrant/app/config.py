@@ -253,9 +253,17 @@ def _redirect_conflicts(config: Config) -> list[tuple[Place, str]]:
         faults.append((("agent", "uid"), "must be neither root's nor redirect.uid, the sidecar's own"))
     listen = config.listen
     ours = {_port(each) for each in (listen.gateway, listen.proxy, listen.admin, listen.transparent)}
+    dns = config.redirect.dns_port
+    for name in ("gateway", "proxy", "admin", "transparent"):
+        if _port(getattr(listen, name)) == dns:
+            faults.append((("redirect", "dns_port"), f"{dns} is the port of listen.{name} already"))
     for index, port in enumerate(config.redirect.local_ports):
-        if port in ours | {config.redirect.dns_port}:
+        if port in ours | {dns}:
             faults.append((("redirect", "local_ports", index), f"{port} is a port of the sidecar's own"))
+    for index, port in enumerate(config.redirect.inbound_ports):
+        if port in (ours - {_port(listen.admin)}) | {dns}:
+            reason = f"{port} is a port of the sidecar's own, which is for the agent alone"
+            faults.append((("redirect", "inbound_ports", index), reason))
     return faults
 
 

@@ -38,11 +38,26 @@ def test_everything_goes_by_what_was_configured():
 
 def test_a_connections_state_lets_nobody_out_who_has_a_socket():
     """Whoever is not the sidecar is refused before any rule that accepts by a connection's mark or state."""
-    rules = chain(ruleset(RedirectConfig(), 15001), "leave")
+    rules = chain(ruleset(RedirectConfig(inbound_ports=(8080,)), 15001), "leave")
     refused = rules.index("meta skuid != 1337 goto refuse")
     by_state = [place for place, rule in enumerate(rules) if "ct state" in rule or rule.startswith("ct mark")]
     for place in by_state:
-        assert place > refused or 'oifname "lo"' in rules[place]
+        assert place > refused or 'oifname "lo"' in rules[place] or rules[place] == ANSWERS
+
+
+ANSWERS = "ct mark 0x7468 ct direction reply ct state established tcp flags & (syn | ack) != syn accept"
+
+
+def test_inbound_ports_let_answers_out_and_no_connection():
+    with_ports = ruleset(RedirectConfig(inbound_ports=(8080, 80, 80)), 15001)
+    without = ruleset(RedirectConfig(), 15001)
+    assert "7468" not in without
+    assert set(with_ports.splitlines()) - set(without.splitlines()) == {
+        f"    {ANSWERS}",
+        "    tcp dport { 80, 8080 } ct state new tcp flags & (fin | syn | rst | ack) == syn ct mark set 0x7468 accept",
+        "    ct mark 0x7468 ct state established,related accept",
+    }
+    assert "mark set 0x7468" not in "".join(chain(with_ports, "leave"))
 
 
 def test_local_ports_are_open_at_local_addresses_only():

@@ -40,3 +40,8 @@ class RedirectConfig(BaseModel):
         (),
         description="TCP ports of this machine that the agent's own processes may dial, at its own addresses",
     )
+    inbound_ports: tuple[Port, ...] = Field(
+        (),
+        description="TCP ports on which connections from elsewhere are let in: a pod's probes, what an agent serves; "
+        "answers go back by them, and nothing else does",
+    )

@@ -18,6 +18,10 @@ first packet set.
 
 A socket that is bound to a device (SO_BINDTODEVICE takes no privilege) sends by it even what was redirected to this
 machine. So what is about to leave is looked at once more after routing, where its interface is known.
+
+A connection that somebody elsewhere has opened to an inbound port is marked by its first packet, and what answers on
+it leaves by that mark. An answer is never a bare SYN: who dials from an inbound port, even to somebody who has just
+been connected with it, begins a connection of its own, which is redirected like any other.
 """
 
 from taskgrant.wire.redirect.config import RedirectConfig
@@ -26,12 +30,18 @@ FAMILY = "inet"
 TABLE = "taskgrant"
 #: Marks connections that the sidecar has opened. Nobody without CAP_NET_ADMIN can set it.
 _OURS = "0x7467"
+#: The same for those that somebody elsewhere has opened to an inbound port.
+_INBOUND = "0x7468"
+_ANSWERS = (
+    f"    ct mark {_INBOUND} ct direction reply ct state established tcp flags & (syn | ack) != syn accept",
+)
 _NEIGHBOURS = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"
 
 
 def ruleset(config: RedirectConfig, port: int) -> str:
     """For ``nft -f -``: one transaction. ``port`` is the transparent listener's."""
     sidecar, dns = config.uid, config.dns_port
+    inbound = _named(config.inbound_ports)
     # nft 1.0.6 wants each closing brace on a line of its own.
     return "\n".join(
         [
@@ -53,6 +63,7 @@ def ruleset(config: RedirectConfig, port: int) -> str:
             f"    ct status dnat fib daddr type local udp dport {dns} accept",
             *_local(config.local_ports),
             '    oifname "lo" ct direction reply ct state established,related accept',
+            *(_ANSWERS if inbound else ()),
             f"    meta skuid != {sidecar} goto refuse",
             f"    ct mark {_OURS} accept",
             f"    {_NEIGHBOURS}",
@@ -65,12 +76,14 @@ def ruleset(config: RedirectConfig, port: int) -> str:
             "    type filter hook postrouting priority 0; policy accept;",
             '    oifname "lo" accept',
             "    fib daddr type local drop",
+            *(_ANSWERS if inbound else ()),
             f"    meta skuid != {sidecar} drop",
             "  }",
             "  chain arrive {",
             "    type filter hook input priority 0; policy drop;",
             '    iifname "lo" accept',
             f"    ct mark {_OURS} ct state established,related accept",
+            *(_arrivals(inbound) if inbound else ()),
             f"    {_NEIGHBOURS}",
             "  }",
             "}",
@@ -85,7 +98,17 @@ def removal() -> str:
 
 
 def _local(ports: tuple[int, ...]) -> list[str]:
-    if not ports:
-        return []
-    named = ", ".join(str(port) for port in sorted(set(ports)))
-    return [f"    fib daddr type local tcp dport {{ {named} }} accept"]
+    return [f"    fib daddr type local tcp dport {{ {named} }} accept"] if (named := _named(ports)) else []
+
+
+def _arrivals(ports: str) -> list[str]:
+    """A connection begins with a SYN; what has not begun so is not picked up in its midst."""
+    begins = "ct state new tcp flags & (fin | syn | rst | ack) == syn"
+    return [
+        f"    tcp dport {{ {ports} }} {begins} ct mark set {_INBOUND} accept",
+        f"    ct mark {_INBOUND} ct state established,related accept",
+    ]
+
+
+def _named(ports: tuple[int, ...]) -> str:
+    return ", ".join(str(port) for port in sorted(set(ports)))
