@@ -258,14 +258,28 @@ def test_targets(stand, handle, listener, target, host):
 @pytest.mark.parametrize(
     "lines",
     [
-        ["upgrade: h2c", "connection: upgrade, http2-settings", "http2-settings: AAMAAABkAAQAAP__"],
+        [
+            "upgrade: h2c",
+            "upgrade: h2c",
+            "connection: upgrade, http2-settings",
+            "http2-settings: AAMAAABkAAQAAP__",
+        ],
+        ["upgrade: h2c, websocket", "connection: upgrade"],
         ["upgrade: websocket", "connection: upgrade", "sec-websocket-version: 13"],
         ["http2-settings: AAMAAABkAAQAAP__"],
         ["expect: 200-ok"],
         ["expect: 100-continue", "expect: 100-continue"],
         ["origin: https://evil.example"],
     ],
-    ids=["h2c", "WebSocket", "settings alone", "another expectation", "two expectations", "another origin"],
+    ids=[
+        "h2c twice",
+        "h2c and another",
+        "WebSocket",
+        "settings alone",
+        "another expectation",
+        "two expectations",
+        "another origin",
+    ],
 )
 def test_what_would_change_the_protocol(stand, handle, lines):
     request = Bytes(stand, handle).having(*lines)
@@ -281,6 +295,20 @@ def test_the_bytes_after_an_upgrade_are_nobodys(stand, handle):
     answer = exchange(stand, request.data() + good)
     assert stand.received == before
     assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_an_offer_of_http2_is_declined_and_reaches_nobody(stand, handle):
+    """The call that it came with does, alone: what follows on the connection is nobody's."""
+    request = Bytes(stand, handle).having(
+        "upgrade: h2c", "connection: upgrade, http2-settings", "http2-settings: AAMA"
+    )
+    request.closing = False
+    before = len(stand.tools.calls)
+    answer = exchange(stand, request.data() + Bytes(stand, handle).data())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    [seen] = stand.tools.calls[before:]
+    assert not {"upgrade", "http2-settings"} & set(seen.headers)
 
 
 @pytest.mark.parametrize("method", ["CONNECT", "TRACE", "post", "PRI", "PUT"])

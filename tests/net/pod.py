@@ -82,7 +82,15 @@ class Pod:
                 "desk": {
                     "protocol": "http",
                     "upstream": f"https://{UPSTREAM}:{self.desk.port}/api",
-                    "operations": [{"tool": "comment", "method": "POST", "path": "/tickets/{id}/comments"}],
+                    "operations": [
+                        {"tool": "comment", "method": "POST", "path": "/tickets/{id}/comments"},
+                        {
+                            "tool": "refs",
+                            "method": "GET",
+                            "path": "/repositories/{name}/info/refs",
+                            "query": ["service"],
+                        },
+                    ],
                     "hosts": ["desk.internal", "desk.internal:8080"],
                 },
             },
@@ -97,7 +105,10 @@ class Pod:
         }
         policy = self.directory / "policy"
         policy.mkdir(exist_ok=True)
-        boundary = [{"server": "tools", "tools": list(TOOLS)}, {"server": "desk", "tools": ["comment"]}]
+        boundary = [
+            {"server": "tools", "tools": list(TOOLS)},
+            {"server": "desk", "tools": ["comment", "refs"]},
+        ]
         (policy / "data.json").write_text(json.dumps({"taskgrant": {"boundaries": {AGENT: boundary}}}))
         path = self.directory / "taskgrant.yaml"
         path.write_text(yaml.safe_dump(config))

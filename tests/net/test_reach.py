@@ -200,7 +200,6 @@ def test_requests_that_are_sent_in_one_go_are_decided_one_by_one(pod):
     "header",
     [
         "Upgrade: websocket\r\nConnection: Upgrade",
-        "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA",
         "Transfer-Encoding: chunked",
         "Transfer_Encoding: chunked",
         "Host: tools.internal",

@@ -57,6 +57,7 @@ BAD = {
     "nul": ("GET", "/", [HOST, (b"X", b"a\0")]),
     "latin-1": ("GET", "/", [HOST, (b"X", b"\xe9")]),
     "lower method": ("get", "/", [HOST]),
+    "two offers": ("GET", "/", [HOST, (b"Upgrade", b"h2c"), (b"Upgrade", b"h2c")]),
     "odd method": ("GE T", "/", [HOST]),
     "other host": ("GET", "http://evil.example/", [HOST]),
     "other port": ("GET", "http://mail.example:81/", [HOST]),
@@ -74,7 +75,9 @@ def test_what_smuggles_is_refused(method, target, headers):
 UNSUPPORTED = {
     "connect": ("CONNECT", "mail.example:443", (1, 1), [HOST]),
     "trace": ("TRACE", "/", (1, 1), [HOST]),
-    "upgrade": ("GET", "/", (1, 1), [HOST, (b"Upgrade", b"h2c")]),
+    "upgrade": ("GET", "/", (1, 1), [HOST, (b"Upgrade", b"websocket")]),
+    "upgrade to one of two": ("GET", "/", (1, 1), [HOST, (b"Upgrade", b"h2c, websocket")]),
+    "upgrade of old HTTP": ("GET", "/", (1, 0), [HOST, (b"Upgrade", b"h2c")]),
     "http2 settings": ("GET", "/", (1, 1), [HOST, (b"HTTP2-Settings", b"x")]),
     "expectation": ("GET", "/", (1, 1), [HOST, (b"Expect", b"magic")]),
     "http/2": ("GET", "/", (2, 0), [HOST]),
@@ -99,6 +102,13 @@ def test_headers_are_bounded(headers):
     refused = check_head("GET", "/", (1, 1), headers)
     assert isinstance(refused, Malformed)
     assert refused.code is Code.TOO_LARGE
+
+
+def test_an_offer_to_go_on_in_http2_is_left_out():
+    offer = [(b"Connection", b"Upgrade, HTTP2-Settings"), (b"Upgrade", b"h2c"), (b"HTTP2-Settings", b"AAMA")]
+    head = check_head("GET", "/", (1, 1), [HOST, *offer])
+    assert isinstance(head, Head)
+    assert {name for name, _ in head.headers} == {"host", "connection"}
 
 
 def test_old_http_may_lack_a_host_but_never_has_chunks():

@@ -131,7 +131,7 @@ SMUGGLED = {
     "bare LF": "POST /mail/mcp HTTP/1.1\nHost: {host}\n\n",
     "two hosts": "POST /mail/mcp {v1}Host: {host}\r\n\r\n",
     "no host": "POST /mail/mcp HTTP/1.1\r\n\r\n",
-    "upgrade": "GET /mail/mcp {v1}Connection: Upgrade\r\nUpgrade: h2c\r\n\r\nGET /mail/x {v1}\r\n",
+    "upgrade": "GET /mail/mcp {v1}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\nGET /mail/x {v1}\r\n",
     "h2 preface": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "CONNECT": "CONNECT tool:443 HTTP/1.1\r\nHost: tool:443\r\n\r\n",
     "TRACE": "TRACE /mail/mcp {v1}\r\n",
@@ -144,6 +144,16 @@ SMUGGLED = {
     "other origin": "POST /mail/mcp {v1}Origin: http://evil.example\r\n\r\n",
     "TLS": "\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
 }
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_offer_to_go_on_in_http2_is_declined_and_nothing_after_it_is_read(method: str) -> None:
+    async with listening() as server:
+        offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+        raw = await server.talk(server.request(*offer, method=method) + server.request())
+    assert len(server.seen) == 1
+    assert raw.startswith(b"HTTP/1.1 200")
+    assert raw.count(b"HTTP/1.1") == 1
 
 
 @pytest.mark.parametrize("name", SMUGGLED)

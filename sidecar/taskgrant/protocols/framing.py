@@ -2,6 +2,10 @@
 
 Parsers are lenient in ways that smuggle requests: ``Transfer-Encoding: gzip, chunked``, HTTP/1.0 with chunks, headers
 with ``_`` that some servers take for ``-``, an absolute target that names another host than ``Host``: all refused.
+
+An offer to go on in HTTP/2 (``Upgrade: h2c``) is one that a server may ignore (RFC 9110, section 7.8), and some clients
+make it with every request: it is left out of the head, and whoever answers ends the connection, so that nobody has to
+say what the bytes after it are. No other protocol can be changed to.
 """
 
 import re
@@ -25,7 +29,8 @@ _AUTHORITY = re.compile(
     r"(?P<host>[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
 _DEFAULT_PORT = {"http": 80, "https": 443}
-_SINGLE = ("content-length", "transfer-encoding", "expect")
+_OFFER = ("upgrade", "http2-settings")
+_SINGLE = ("content-length", "transfer-encoding", "expect", *_OFFER)
 
 
 class FramingFault(ValueError):
@@ -115,7 +120,7 @@ def _check(
         by_name.setdefault(name, []).append(value)
     _check_host(wanted, version, by_name.get("host", []))
     _check_framing(version, by_name)
-    return Head(method, wanted.path, wanted.query, headers)
+    return Head(method, wanted.path, wanted.query, tuple(pair for pair in headers if pair[0] not in _OFFER))
 
 
 def check_headers(raw_headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
@@ -159,7 +164,8 @@ def _check_framing(version: tuple[int, int], by_name: dict[str, list[str]]) -> N
             raise FramingFault("HTTP/1.0 has no Transfer-Encoding")
         if codings[0].lower() != "chunked":
             raise FramingFault("the only Transfer-Encoding is chunked")
-    if "upgrade" in by_name or "http2-settings" in by_name:
+    offered = [each.lower() for each in by_name.get("upgrade", ())] == ["h2c"] and version == (1, 1)
+    if not offered and any(name in by_name for name in _OFFER):
         raise FramingFault("the protocol of a connection cannot be changed", Code.UNSUPPORTED)
     if (expect := by_name.get("expect")) is not None and expect[0].lower() != "100-continue":
         raise FramingFault("the only expectation is 100-continue", Code.UNSUPPORTED)

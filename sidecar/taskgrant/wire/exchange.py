@@ -134,8 +134,8 @@ class HttpExchange:
         if self.response is not None:
             raise RuntimeError("the answer has begun already")
         response.headers["server"] = "taskgrant"
-        if not self._request.content.at_eof():
-            response.force_close()
+        if not self._request.content.at_eof() or "upgrade" in self._request.headers:
+            response.force_close()  # an offer to change the protocol was declined: see protocols.framing
         self.response = response
         await response.prepare(self._request)
 

@@ -1,0 +1,3 @@
+module taskgrant.test/client
+
+go 1.19
