@@ -13,7 +13,8 @@ from taskgrant.errors import ConfigurationError, Refused
 from taskgrant.model.codes import Code
 from taskgrant.model.principal import Principal, Role
 
-_UCRED = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
+_UCRED = struct.Struct("=iII")  # struct ucred: pid, uid, gid (unix(7))
+_NOBODY = 0xFFFFFFFF  # what a socket without a peer has for its uid
 
 
 def resolve_uid(account: int | str) -> int:
@@ -73,5 +74,6 @@ def peer_uid(connection: socket.socket | None) -> int | None:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     except OSError:
         return None
-    pid, uid, _ = _UCRED.unpack(raw)
-    return uid if pid > 0 else None
+    # The pid is no sign of anything: it is 0 for a peer in another PID namespace, as another container's process is.
+    _, uid, _ = _UCRED.unpack(raw)
+    return None if uid == _NOBODY else uid
