@@ -1,4 +1,4 @@
-"""The commands that README and quickstart tell a reader to type, typed in order, on real processes.
+"""The commands that README and some pages tell a reader to type, typed in order, on real processes.
 
 Their ``sh`` blocks are what comes before: cloning, ``make setup``. The rest runs in a copy of what they use.
 """
@@ -24,7 +24,7 @@ def clone() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/stdio.md"])
 def test_the_commands_of_a_page_do_what_it_says(page, clone, opa_binary):
     typed = steps((REPOSITORY / page).read_text())
     assert typed

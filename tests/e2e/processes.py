@@ -128,11 +128,12 @@ class Installation:
         self.addresses = json.loads(ready.read_text())
         return process
 
-    def guard(self, server: str, port: int, upstream: str) -> Process:
-        """Starts a guard and waits until it listens."""
+    def guard(self, server: str, port: int, *upstream: str) -> Process:
+        """Starts a guard and waits until it listens. ``upstream`` is an address, or ``--`` and a command."""
         process = self.python(
             "-m", "taskgrant.cli.main", "--socket", str(self.control), "guard", "--server", server,
-            "--trust-domain", TRUST_DOMAIN, "--listen", f"127.0.0.1:{port}", "--upstream", upstream,
+            "--trust-domain", TRUST_DOMAIN, "--listen", f"127.0.0.1:{port}",
+            *(upstream if len(upstream) > 1 else ("--upstream", *upstream)),
         )  # fmt: skip
         wait_for(lambda: listens(port), "the guard listens", process)
         return process

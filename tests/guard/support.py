@@ -170,7 +170,7 @@ async def tool_server(path: str | None = None) -> AsyncIterator[ToolServer]:
 
 
 @asynccontextmanager
-async def guard(authority: TestAuthority, upstream: str, **changed: object) -> AsyncIterator[str]:
+async def guard(authority: TestAuthority, upstream: str | None, **changed: object) -> AsyncIterator[str]:
     """A running guard; its URL."""
     told: dict[str, Any] = {
         "server": "mail",

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from taskgrant.guard.config import GuardConfig
 
+OPERATION = {"tool": "read", "method": "GET", "path": "/"}
 GOOD: dict[str, Any] = {
     "server": "mail",
     "trust_domain": "example.org",
@@ -46,6 +47,10 @@ def test_a_socket_is_told_from_an_address() -> None:
         {"protocol": "http"},
         {"protocol": "grpc"},
         {"unknown": 1},
+        {"upstream": None},
+        {"command": ["server"]},
+        {"upstream": None, "command": ["server"], "protocol": "http", "operations": [OPERATION]},
+        {"upstream": None, "command": ["server"], "children": 0},
     ],
 )
 def test_what_cannot_work_is_refused(changed: dict[str, object]) -> None:

@@ -1,6 +1,8 @@
 """``taskgrant guard``: wires the guard to the authority's control API over its Unix socket."""
 
 import asyncio
+import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -17,12 +19,21 @@ from taskgrant.client.asynchronous import TaskgrantClient
 from taskgrant.errors import ConfigurationError
 from taskgrant.guard.config import GuardConfig
 from taskgrant.guard.server import serve
+from taskgrant.guard.stdio import child_environment
 
 
 def configured(options: Mapping[str, Any]) -> GuardConfig:
     """The command line's options as the guard's configuration. Raises ``ConfigurationError`` with every fault."""
+    told = dict(options)
     try:
-        return GuardConfig.model_validate(options)
+        told["environment"] = child_environment(os.environ, told.get("environment", ()))
+    except ValueError as wrong:
+        raise ConfigurationError([f"guard: environment: {wrong}"]) from None
+    command = told.get("command")
+    if command and shutil.which(command[0], path=told["environment"].get("PATH")) is None:
+        raise ConfigurationError([f"guard: command: there is no program {command[0]!r}"])
+    try:
+        return GuardConfig.model_validate(told)
     except ValidationError as wrong:
         faults = [
             (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, "))

@@ -15,6 +15,7 @@ _DEFAULT_SOCKET = "/run/taskgrant/control.sock"
 _HOMES = {
     "run": "taskgrant.cli.processes",
     "guard": "taskgrant.cli.processes",
+    "stdio": "taskgrant.cli.processes",
     "demo": "taskgrant.cli.processes",
     "run-agent": "taskgrant.cli.network",
     "net": "taskgrant.cli.network",

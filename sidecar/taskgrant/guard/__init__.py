@@ -8,6 +8,9 @@ holder.
 ``flights``      the requests that are running, and how one is cut
 ``feed``         the authority's events: enrol, apply, cut, acknowledge, come back
 ``upstream``     the connections to the tool server
+``stdio``        a tool server on stdio in place of an address: one ``child`` a task and session
+``child``        one running command, its pipes, who waits for which answer (``exchanges``, pure)
+``keeper``       the program between us and a command: ends it with all that it has started
 ``listener``     TLS connections with bounds, whose certificate is renewed while they stay up
 ``server``       one request: check, forward, stream the answer back
 """

@@ -25,7 +25,21 @@ class GuardConfig(BaseModel):
     server: str = Field(description="The tool server's name, as grants and the catalogue use it.")
     trust_domain: str = Field(description="The SPIFFE trust domain whose credentials are let in.")
     listen: str = Field(description="HOST:PORT to accept mutual TLS on; port 0 takes a free one.")
-    upstream: str = Field(description="The tool server: http://…, https://…, or unix:///socket:/path.")
+    upstream: str | None = Field(
+        None, description="The tool server: http://…, https://…, or unix:///socket:/path (default: none)."
+    )
+    command: tuple[str, ...] = Field(
+        (), description="In place of upstream: a tool server on stdio, started for each task."
+    )
+    environment: dict[str, str] = Field(
+        {}, description="Variables that the command gets, beside a few usual ones."
+    )
+    children: int = Field(16, gt=0, description="Commands that run at once.")
+    children_per_task: int = Field(4, gt=0, description="Commands that run at once for one task.")
+    line_limit: int = Field(16 * 2**20, gt=0, description="Bytes of one message of the command.")
+    idle_seconds: float = Field(
+        3600.0, gt=0, description="From a command's last call to its end, where the task goes on."
+    )
     protocol: ServerProtocol = Field(ServerProtocol.MCP, description="What the tool server speaks.")
     versions: tuple[str, ...] = Field(MCP_VERSIONS, description="MCP revisions that are let through.")
     operations: tuple[Operation, ...] = Field((), description="For HTTP: the operations that are tools.")
@@ -49,7 +63,9 @@ class GuardConfig(BaseModel):
 
     @field_validator("upstream")
     @classmethod
-    def _upstream(cls, value: str) -> str:
+    def _upstream(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         parts = urlsplit(value)
         if parts.scheme == "unix" and _UNIX.fullmatch(value):
             return value
@@ -64,6 +80,10 @@ class GuardConfig(BaseModel):
         spiffe.guard_dns(
             self.trust_domain, self.server
         )  # raises ValueError, which names the one that is wrong
+        if bool(self.command) == (self.upstream is not None):
+            raise ValueError("a guard has an upstream or a command, and not both")
+        if self.command and self.protocol is not ServerProtocol.MCP:
+            raise ValueError("a command speaks MCP: a guard for HTTP needs an upstream")
         if self.protocol is ServerProtocol.HTTP and not self.operations:
             raise ValueError("a guard for HTTP needs operations: without them it would let nothing in")
         return self
@@ -77,12 +97,14 @@ class GuardConfig(BaseModel):
     @property
     def socket(self) -> str | None:
         """The Unix socket of the tool server, when it is on one."""
-        found = _UNIX.fullmatch(self.upstream)
+        found = _UNIX.fullmatch(self.upstream or "")
         return found["socket"] if found else None
 
     @property
     def url(self) -> str:
         """The tool server as HTTP names it."""
+        if self.upstream is None:
+            return "http://localhost/"  # codecs want one; a command is not dialled
         found = _UNIX.fullmatch(self.upstream)
         return f"http://localhost{found['path'] or '/'}" if found else self.upstream
 

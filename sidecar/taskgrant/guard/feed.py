@@ -40,7 +40,8 @@ def _said(error: Exception) -> str:
 
 
 class Feed:
-    """``subscriber`` names this guard to the authority; ``ended`` is told the tasks that an event ends."""
+    """``subscriber`` names this guard to the authority; ``ended`` is told the tasks that an event ends, ``restarted``
+    is called when another authority has taken over."""
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Feed:
         state: RevocationState,
         flights: Flights,
         ended: Callable[[frozenset[str]], None],
+        restarted: Callable[[], None],
         clock: Clock,
     ) -> None:
         self._authority = authority
@@ -58,6 +60,7 @@ class Feed:
         self._state = state
         self._flights = flights
         self._ended = ended
+        self._restarted = restarted
         self._clock = clock
         self._epoch: str | None = None
         self._reached: Cursor | None = None
@@ -104,6 +107,7 @@ class Feed:
             if self._epoch is not None:
                 self._state.forget()
                 self._flights.cut_all()
+                self._restarted()
                 await self._enrol()
             self._epoch = epoch
         ended = self._state.apply(event, self._clock.now())

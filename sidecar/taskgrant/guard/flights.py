@@ -10,7 +10,7 @@ grants did takes no other grant's requests with it: it is refused from then on, 
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 
 from taskgrant.guard.checks import Verified
@@ -32,12 +32,13 @@ class Flight:
         self._client = client
         self._owners = owners
         self._upstream: asyncio.Transport | None = None
+        self._end_work: Callable[[], None] | None = None
         self._scope: asyncio.Timeout | None = None
 
     @property
     def connected(self) -> bool:
         """Whether a byte of the request may have reached the tool server."""
-        return self._upstream is not None
+        return self._upstream is not None or self._end_work is not None
 
     def scope(self) -> asyncio.Timeout:
         """The time-out scope that the work on the request runs in: it ends when the request is cut."""
@@ -51,7 +52,14 @@ class Flight:
         if self.is_cut:
             abort(upstream)
 
+    def works(self, end: Callable[[], None]) -> None:
+        """A tool server that is no connection has the request from now on; ``end`` is called when it is cut."""
+        self._end_work = end
+        if self.is_cut:
+            end()
+
     def detach(self) -> None:
+        self._end_work = None
         if self._upstream is not None and self._owners.get(self._upstream) is self:
             del self._owners[self._upstream]
 
@@ -71,6 +79,8 @@ class Flight:
         # A connection that went back to the pool may serve another request by now.
         if self._upstream is not None and self._owners.get(self._upstream) is self:
             abort(self._upstream)
+        if self._end_work is not None:
+            self._end_work()
         if self.answering:
             abort(self._client)
         if self._scope is not None:

@@ -33,7 +33,8 @@ from taskgrant.guard.identity import Identity
 from taskgrant.guard.listener import Listener
 from taskgrant.guard.revocations import RevocationState
 from taskgrant.guard.sessions import Sessions
-from taskgrant.guard.upstream import Upstream
+from taskgrant.guard.stdio import StdioServer
+from taskgrant.guard.upstream import Answer, ToolServer, Upstream
 from taskgrant.identity import certificates, spiffe, tokens
 from taskgrant.identity.certificates import CertificateFault, Peer
 from taskgrant.identity.tokens import TokenFault, VerifiedToken
@@ -64,6 +65,7 @@ _STATUS = {
     Code.UPSTREAM_UNREACHABLE: 502,
     Code.OUTCOME_UNKNOWN: 502,
     Code.AUTHORITY_UNAVAILABLE: 503,
+    Code.OVERLOADED: 503,
 }
 
 
@@ -75,7 +77,7 @@ class Guard:
         config: GuardConfig,
         identity: Identity,
         state: RevocationState,
-        upstream: Upstream,
+        upstream: ToolServer,
         clock: Clock,
     ) -> None:
         self._config = config
@@ -93,7 +95,7 @@ class Guard:
     def ended(self, tasks: frozenset[str]) -> None:
         """Forgets the sessions of tasks that have ended, and ends them at the tool server."""
         for task in tasks:
-            self._upstream.farewell(self.sessions.end(task))
+            self._upstream.end(task, self.sessions.end(task))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request. Only the client's going raises."""
@@ -133,6 +135,8 @@ class Guard:
                 transport.abort()  # an answer that stops short must not look whole
                 raise ConnectionResetError("the answer broke off") from error
             return _refuse(_failure(error, flight), peer, token, call)
+        except Refused as refused:
+            return _refuse(Refusal(Code(refused.code), refused.reason), peer, token, call)
         finally:
             self.flights.end(flight)
 
@@ -152,7 +156,7 @@ class Guard:
             flights.current.reset(marker)
 
     async def _answer(
-        self, request: web.BaseRequest, answer: aiohttp.ClientResponse, session: str | None, flight: Flight
+        self, request: web.BaseRequest, answer: Answer, session: str | None, flight: Flight
     ) -> web.StreamResponse:
         """Streams an answer back, no faster than the client takes it."""
         task = flight.verified.bearer.token.task
@@ -172,13 +176,13 @@ class Guard:
         for name, value in answer.headers.items():
             if name.lower() in _PASSED_BACK or name.lower().startswith("mcp-"):
                 response.headers.add(name, value)
-        if answer.content_length is not None:
-            response.content_length = answer.content_length
+        if answer.length is not None:
+            response.content_length = answer.length
         if flight.is_cut:
             raise TimeoutError
         flight.answering = True
         await response.prepare(request)
-        async for chunk in answer.content.iter_any():
+        async for chunk in answer.chunks:
             await response.write(chunk)
         await response.write_eof()
         return response
@@ -239,10 +243,10 @@ async def serve(
     """
     clock = clock or _BootClock()
     identity, state = Identity(config), RevocationState(config.staleness_seconds)
-    upstream = Upstream(config)
+    upstream: ToolServer = StdioServer(config) if config.command else Upstream(config)
     guard = Guard(config, identity, state, upstream, clock)
     name = f"guard/{config.server}/{socket.gethostname()}/{config.listen}"
-    feed = Feed(authority, name, identity, state, guard.flights, guard.ended, clock)
+    feed = Feed(authority, name, identity, state, guard.flights, guard.ended, upstream.end_all, clock)
     following = asyncio.create_task(feed.run())
     try:
         await _either(feed.ready, following)

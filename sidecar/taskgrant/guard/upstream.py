@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp
 from aiohttp.client_reqrep import ClientRequest
@@ -19,6 +21,38 @@ _log = logging.getLogger(__name__)
 _NO_AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _FAREWELL_SECONDS = 5.0
 _FAREWELLS = 64  # sessions that are ended at once; the others the tool server has to time out
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A tool server's answer. ``length`` is that of the body, where it is known; ``chunks`` are the body as it
+    comes.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    length: int | None
+    chunks: AsyncIterator[bytes]
+
+
+class ToolServer(Protocol):
+    """What a guard stands in front of: an address, or a command that it runs for each task."""
+
+    def send(
+        self, method: str, url: str, headers: Headers, body: bytes
+    ) -> AbstractAsyncContextManager[Answer]:
+        """One request, sent at most once. Raises aiohttp.ClientError, OSError, TimeoutError, errors.Refused."""
+        ...
+
+    def end(self, task: str, sessions: tuple[str, ...]) -> None:
+        """A task has ended, with these sessions. Returns at once."""
+        ...
+
+    def end_all(self) -> None:
+        """Another authority has taken over, for which nothing that runs here is anybody's any more."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 def _attach(connection: Connection) -> Connection:
@@ -65,25 +99,25 @@ class Upstream:
         self._farewells: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def send(
-        self, method: str, url: str, headers: Headers, body: bytes
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request, sent at most once. Raises aiohttp.ClientError, OSError, TimeoutError."""
+    async def send(self, method: str, url: str, headers: Headers, body: bytes) -> AsyncIterator[Answer]:
         sending = self._session.request(
             method, url, headers=list(headers), data=body or None, allow_redirects=False
         )
         async with sending as answer:
-            yield answer
+            yield Answer(answer.status, answer.headers, answer.content_length, answer.content.iter_any())
 
-    def farewell(self, sessions: tuple[str, ...]) -> None:
+    def end_all(self) -> None:
+        """Sessions at an address are left to its time-out: they reach nobody without a credential."""
+
+    def end(self, task: str, sessions: tuple[str, ...]) -> None:
         """Ends sessions at the tool server, in the background: nobody waits for it, and it may fail."""
         for session in sessions:
             if len(self._farewells) >= _FAREWELLS:
                 _log.warning("too many sessions end at once: some are left to the tool server's time-out")
                 return
-            task = asyncio.get_running_loop().create_task(self._end(session))
-            self._farewells.add(task)
-            task.add_done_callback(self._farewells.discard)
+            farewell = asyncio.get_running_loop().create_task(self._end(session))
+            self._farewells.add(farewell)
+            farewell.add_done_callback(self._farewells.discard)
 
     async def close(self) -> None:
         for task in tuple(self._farewells):

@@ -29,7 +29,14 @@ Asked = Callable[[str | int], None]
 _MCP_MEDIA = ("application/json", "text/event-stream")
 #: What a guard may say of a call that it did not let through.
 _GUARD_CODES = frozenset(
-    {Code.UPSTREAM_UNREACHABLE, Code.AUTHORITY_UNAVAILABLE, Code.NO_GRANT, Code.UNSUPPORTED, Code.TOO_LARGE}
+    {
+        Code.UPSTREAM_UNREACHABLE,
+        Code.AUTHORITY_UNAVAILABLE,
+        Code.NO_GRANT,
+        Code.UNSUPPORTED,
+        Code.TOO_LARGE,
+        Code.OVERLOADED,
+    }
 )
 _PROBLEM_LIMIT = 1 << 16
 
