@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from taskgrant.client import SyncTaskgrantClient
 from tests.e2e.office import READ
 from tests.e2e.processes import Installation
 from tests.e2e.tickets import SHOW, Tickets, tickets
@@ -259,6 +260,61 @@ async def test_many_requests_of_a_connection_are_each_decided_on(world: World) -
         statuses = re.findall(rb"HTTP/1\.1 (\d+)", answer)
         assert statuses == [b"200", b"403", b"200", b"421"]
         assert [each["path"] for each in world.tickets.requests[before:]] == ["/tickets/7", "/tickets/8"]
+
+
+TUNNELS = ["tickets.internal:443", "office.internal:443", "tickets.internal:853", "elsewhere.example:443"]
+NAMES = ["tickets.internal", "office.internal", "elsewhere.example", None]
+HOSTS: list[list[str]] = [
+    ["tickets.internal"],
+    ["office.internal"],
+    ["elsewhere.example"],
+    [],
+    ["tickets.internal", "tickets.internal"],
+]
+
+
+@pytest.fixture(scope="module")
+def said(world: World) -> Iterator[tuple[World, str]]:
+    """A running task's handle."""
+    client = SyncTaskgrantClient(world.tickets.place.control)
+    started = client.start({"purpose": "show", "grants": [SHOW]})
+    yield world, str(started.handle)
+    client.complete(started.task.id)
+
+
+@pytest.mark.parametrize("tunnel", TUNNELS)
+@pytest.mark.parametrize("name", NAMES)
+def test_tunnel_tls_and_host_name_one_server(said: tuple[World, str], tunnel: str, name: str | None) -> None:
+    """All combinations; the tool is reached when all three say its name, and it is asked for what was granted."""
+    world, handle = said
+    trust = ssl.create_default_context(cafile=str(world.trust / "ca.pem"))
+    trust.check_hostname = False
+    for hosts in HOSTS:
+        before = len(world.tickets.requests)
+        with socket.create_connection(("127.0.0.1", world.port), 30) as raw:
+            raw.sendall(f"CONNECT {tunnel} HTTP/1.1\r\nProxy-Authorization: Bearer {handle}\r\n\r\n".encode())
+            granted = raw.recv(65536)[9:12]
+            if tunnel not in TUNNELS[:2]:
+                assert granted == b"404"
+                continue
+            assert granted == b"200"
+            if name != tunnel.partition(":")[0]:
+                with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
+                    trust.wrap_socket(raw, server_hostname=name)
+                assert len(world.tickets.requests) == before
+                continue
+            with trust.wrap_socket(raw, server_hostname=name) as tls:
+                lines = ["GET /tickets/7 HTTP/1.1", *(f"Host: {each}" for each in hosts), "Connection: close"]
+                tls.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+                answer = tls.recv(65536)
+                status = int(answer.split(b" ")[1])
+        reached = len(world.tickets.requests) - before
+        if len(hosts) != 1:
+            assert (status, reached) == (400, 0)
+        elif hosts[0] != name:
+            assert (status, reached) == (421, 0)
+        else:
+            assert (status, reached) == ((200, 1) if name == "tickets.internal" else (400, 0))
 
 
 async def test_what_may_be_let_through_needs_a_task_and_leads_nowhere_near(

@@ -139,6 +139,20 @@ def others() -> str:
     return "sees nobody"
 
 
+def take_descriptors() -> str:
+    """``pidfd_open`` and ``pidfd_getfd`` of every process that can be seen and is not of our uid."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    told = set()
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or os.stat(f"/proc/{name}").st_uid == os.getuid():
+            continue
+        process = libc.syscall(434, int(name), 0)
+        for number in range(16) if process >= 0 else ():
+            taken = libc.syscall(438, process, number, 0)
+            told.add("taken" if taken >= 0 else errno.errorcode[ctypes.get_errno()])
+    return " ".join(sorted(told)) or "sees nobody"
+
+
 def unix(path: str) -> str:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(path)
@@ -191,6 +205,7 @@ ATTEMPTS = {
     "user-and-net-namespace": lambda: user_namespace(CLONE_NEWNET, "udp4"),
     "rules": rules,
     "kill": others,
+    "take-descriptors": take_descriptors,
     "own-port4": lambda: tcp("127.0.0.1", 15001),
     "own-port6": lambda: tcp("::1", 15001),
     "own-port-mapped": lambda: tcp("::ffff:127.0.0.1", 15001),

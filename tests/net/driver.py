@@ -13,12 +13,25 @@ import threading
 
 
 def main(path: str) -> None:
+    note_what_was_given(os.path.dirname(path))
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen()
         while True:
             client, _ = listening.accept()
             threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+
+def note_what_was_given(directory: str) -> None:
+    """The descriptors that we were started with, for a test to look at."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:  # the listing's own
+            continue
+    with open(os.path.join(directory, "inherited"), "w") as file:
+        json.dump(found, file)
 
 
 def serve(client: socket.socket) -> None:

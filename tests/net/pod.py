@@ -67,6 +67,7 @@ class Pod:
                 "transparent": f"127.0.0.1:{PORT}",
                 "admin": f"0.0.0.0:{ADMIN}",
                 "head_timeout": 1.0,
+                "body_timeout": 1.0,
                 "ca_dir": "ca",
                 "trust_dir": "trust",
                 "splice": ["pinned.example"],

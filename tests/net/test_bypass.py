@@ -4,6 +4,7 @@ The far side counts every packet that is for no tool server. That it does is sho
 sidecar's uid, which may leave.
 """
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -280,6 +281,115 @@ def test_the_check_from_inside_holds_with_the_rules_and_not_without(pod):
         for _ in range(2):  # once is as good as twice
             assert pod.inside(*check, "net", "apply", config).status == 0
     assert fails() == []
+
+
+ASK_UNTIL = """
+import http.client, json, os, sys
+statuses = {}
+while not os.path.exists(sys.argv[2]):
+    one = http.client.HTTPConnection("desk.internal", timeout=20)
+    for _ in range(3):
+        headers = {"content-type": "application/json"}
+        one.request("POST", "/tickets/7/comments", json.dumps({"text": "hello"}), headers)
+        answer = one.getresponse()
+        answer.read()
+        statuses[answer.status] = statuses.get(answer.status, 0) + 1
+    one.close()
+    open(sys.argv[1], "w").close()
+print(json.dumps([sorted(statuses), sum(statuses.values())]))
+"""
+
+
+def test_rules_that_are_applied_again_under_load_let_nobody_out_and_cut_nobody_off(pod):
+    signs = pod.directory / "agent"
+    running, enough = signs / "asking", signs / "enough"
+    config = str(pod.directory / "taskgrant.yaml")
+    apply = [sys.executable, "-m", "taskgrant.cli.main", "net", "apply", config]
+    escaped = pod.world.escaped()
+    with pod.task(COMMENT), ThreadPoolExecutor(1) as pool:
+        load = pool.submit(pod.try_python, ASK_UNTIL, running, enough)
+        wait_for(running.exists, "the load runs", pod.process)
+        try:
+            for _ in range(3):
+                assert pod.inside(*apply).status == 0
+                assert attempt(pod, "udp4") == STOPPED
+        finally:
+            enough.touch()
+        statuses, count = json.loads(load.result(60))
+    assert statuses == [200]
+    assert count >= 3
+    assert pod.world.escaped() == escaped
+
+
+RECEIVE = """
+import pathlib, socket, sys
+sys.path.insert(0, sys.argv[1])
+import attempts
+with socket.socket(socket.AF_UNIX) as listening:
+    pathlib.Path(sys.argv[2]).unlink(missing_ok=True)
+    listening.bind(sys.argv[2])
+    listening.listen()
+    with listening.accept()[0] as other:
+        _, [given], _, _ = socket.recv_fds(other, 1, 1)
+with socket.socket(fileno=given) as sock:
+    sock.settimeout(attempts.SECONDS)
+    try:
+        sock.connect((attempts.ELSEWHERE, int(sys.argv[3])))
+        print(attempts.ask(sock) if sock.type == socket.SOCK_STREAM else sock.send(b"out") and "sent")
+    except OSError as error:
+        print(attempts.errno.errorcode.get(error.errno, type(error).__name__))
+"""
+HAND_OVER = """
+import os, socket, sys
+os.seteuid(int(sys.argv[2]))
+sock = socket.socket(socket.AF_INET, getattr(socket, sys.argv[3]))
+os.seteuid(0)
+with socket.socket(socket.AF_UNIX) as other:
+    other.connect(sys.argv[1])
+    socket.send_fds(other, [b"x"], [sock.fileno()])
+"""
+
+
+def handed(pod: Pod, maker: int, kind: str, port: int) -> str:
+    """What the agent gets with a socket of another uid's making, in the agent's network namespace."""
+    path = pod.directory / "agent" / "give"
+    path.unlink(missing_ok=True)
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(pod.try_python, RECEIVE, ATTEMPTS.parent, path, port)
+        wait_for(path.exists, "the agent waits for a descriptor", pod.process)
+        give = [sys.executable, "-c", HAND_OVER, str(path), str(maker), kind]
+        wait_for(lambda: pod.inside(*give).status == 0, "a socket is handed over", pod.process)
+        return told.result(60)
+
+
+@pytest.mark.parametrize("maker", [0, 65534])
+def test_a_socket_that_somebody_else_has_made_is_stopped_all_the_same(pod, maker):
+    """Whoever made it is not the sidecar: the rules say the same to it, and the sidecar does not know it."""
+    with nobody_hears(pod):
+        assert handed(pod, maker, "SOCK_DGRAM", 443) == STOPPED
+        assert handed(pod, maker, "SOCK_STREAM", 80) == "ECONNRESET"
+    assert pod.recorded(code="peer_refused")["uid"] == maker
+
+
+def test_a_socket_of_the_sidecars_would_get_out(pod):
+    """Which is why nothing of ours hands any out, and why nobody else may have its uid (docs/threat-model.md)."""
+    before = pod.world.escaped()
+    assert handed(pod, SIDECAR_UID, "SOCK_DGRAM", 443) == "sent"
+    assert pod.world.escaped() > before
+
+
+def test_the_agent_was_given_nothing_at_its_start(pod):
+    """Of what ``run-agent`` and the sidecar have open: the standard streams, and what it has opened itself."""
+    inherited = json.loads((pod.directory / "agent" / "inherited").read_text())
+    assert set(inherited) == {"0", "1", "2"}
+    assert not [opened for opened in inherited.values() if "socket:" in opened]
+
+
+def test_nobody_can_be_asked_for_a_descriptor(pod):
+    """Neither by name (abstract sockets are of the network namespace, which the agent shares), nor by process."""
+    names = [line.split()[-1] for line in pod.inside("cat", "/proc/net/unix").out.splitlines()[1:]]
+    assert [name for name in names if name.startswith("@")] == []
+    assert attempt(pod, "take-descriptors") in ("EPERM", "sees nobody")
 
 
 KEEP_ASKING = """

@@ -86,6 +86,70 @@ def test_a_name_that_is_known_leads_to_the_same_address_every_time(pod):
             assert look_up(pod, "udp", ELSEWHERE, "tools.internal") == ("NOERROR", [ELSEWHERE])
 
 
+OVER_TLS = """
+import ssl, sys
+import dns.message, dns.query
+context = ssl.create_default_context()
+context.check_hostname = False
+context.verify_mode = ssl.CERT_NONE
+query = dns.message.make_query("desk.internal", "A")
+host, port, name = sys.argv[1], int(sys.argv[2]), sys.argv[3] or None
+try:
+    print(dns.query.tls(query, host, port=port, server_hostname=name, ssl_context=context, timeout=20))
+except (OSError, EOFError) as error:
+    print(getattr(error, "reason", None) or type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("host", [ELSEWHERE, ELSEWHERE6])
+@pytest.mark.parametrize(
+    ("port", "name", "code"),
+    [
+        (853, "", "malformed"),
+        (853, "resolver.example", "unknown_server"),
+        (853, "desk.internal", "unknown_server"),
+        (443, "resolver.example", "unknown_server"),
+    ],
+)
+def test_look_ups_over_tls_get_no_certificate(pod, host, port, name, code):
+    """The names that lead to a tool server do so at its ports alone."""
+    with nobody_hears(pod):
+        assert pod.try_python(OVER_TLS, host, port, name) == "TLSV1_UNRECOGNIZED_NAME"
+    dialled = f"{name}:{port}" if name else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    assert pod.recorded(dialled=dialled)["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        (f"https://{ELSEWHERE}/dns-query", "000"),
+        (f"https://[{ELSEWHERE6}]/dns-query", "000"),
+        ("https://resolver.example/dns-query", "000"),
+        (f"http://{ELSEWHERE}/dns-query", "404"),
+        ("https://desk.internal/dns-query", "404"),
+    ],
+)
+def test_look_ups_over_https_are_no_operation(pod, url, status):
+    """To an address, to a name that is not listed, and to one that is, whose server has no such operation."""
+    query = "AAABAAABAAAAAAAABmMyVmpjBHRlc3QAAAEAAQ"
+    with pod.task(COMMENT), nobody_hears(pod):
+        done = pod.agent(
+            "curl", "-s", "--insecure", "--max-time", "20", "--resolve", f"resolver.example:443:{ELSEWHERE}",
+            "--output", "/dev/null", "--write-out", "%{http_code}", f"{url}?dns={query}",
+        )  # fmt: skip
+    assert done.out == status
+    assert (done.status != 0) == (status == "000")
+
+
+def test_an_address_that_the_agent_made_up_leads_no_further(pod):
+    """What a name that was rebound would be: known, and at another address than a moment ago."""
+    with pod.task(COMMENT), nobody_hears(pod):
+        for address in (METADATA, "127.0.0.1", "198.51.100.2"):
+            resolved = ["--resolve", f"desk.internal:80:{address}"]
+            done = pod.agent("curl", "-s", "--max-time", "20", *resolved, "-d", "{}", "http://desk.internal/")
+            assert done.status in (7, 56), done  # refused, reset
+
+
 def test_a_flood_carries_nothing_out_and_look_ups_go_on(pod):
     with nobody_hears(pod):
         pod.try_python(FLOOD, ELSEWHERE)
