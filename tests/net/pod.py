@@ -33,6 +33,11 @@ PORT = 15001
 ADMIN = 15090
 #: What the agent may serve to others.
 SERVED = 18080
+_BOUNDARY = [
+    {"server": "tools", "tools": list(TOOLS)},
+    {"server": "desk", "tools": ["comment", "refs"]},
+]
+POLICY = {"taskgrant": {"boundaries": {AGENT: _BOUNDARY}}}
 
 
 class Done(NamedTuple):
@@ -56,6 +61,32 @@ class Pod:
 
     # -- setting up --------------------------------------------------------------------------------------------
 
+    @property
+    def servers(self) -> dict[str, dict[str, Any]]:
+        """The catalogue."""
+        return {
+            "tools": {
+                "protocol": "mcp",
+                "upstream": f"https://{UPSTREAM}:{self.tools.port}/mcp",
+                "versions": ["2025-11-25", "2026-07-28"],
+                "hosts": ["tools.internal"],
+            },
+            "desk": {
+                "protocol": "http",
+                "upstream": f"https://{UPSTREAM}:{self.desk.port}/api",
+                "operations": [
+                    {"tool": "comment", "method": "POST", "path": "/tickets/{id}/comments"},
+                    {
+                        "tool": "refs",
+                        "method": "GET",
+                        "path": "/repositories/{name}/info/refs",
+                        "query": ["service"],
+                    },
+                ],
+                "hosts": ["desk.internal", "desk.internal:8080"],
+            },
+        }
+
     def write(self) -> Path:
         config: dict[str, Any] = {
             "trust_domain": TRUST_DOMAIN,
@@ -73,28 +104,7 @@ class Pod:
                 "splice": ["pinned.example"],
             },
             "redirect": {"inbound_ports": [ADMIN, SERVED]},
-            "servers": {
-                "tools": {
-                    "protocol": "mcp",
-                    "upstream": f"https://{UPSTREAM}:{self.tools.port}/mcp",
-                    "versions": ["2025-11-25", "2026-07-28"],
-                    "hosts": ["tools.internal"],
-                },
-                "desk": {
-                    "protocol": "http",
-                    "upstream": f"https://{UPSTREAM}:{self.desk.port}/api",
-                    "operations": [
-                        {"tool": "comment", "method": "POST", "path": "/tickets/{id}/comments"},
-                        {
-                            "tool": "refs",
-                            "method": "GET",
-                            "path": "/repositories/{name}/info/refs",
-                            "query": ["service"],
-                        },
-                    ],
-                    "hosts": ["desk.internal", "desk.internal:8080"],
-                },
-            },
+            "servers": self.servers,
             "policy": {"directories": ["policy"], "opa": {"binary": str(self.directory / "opa")}},
             "authority": {"state_dir": "state"},
             "control": {
@@ -106,11 +116,7 @@ class Pod:
         }
         policy = self.directory / "policy"
         policy.mkdir(exist_ok=True)
-        boundary = [
-            {"server": "tools", "tools": list(TOOLS)},
-            {"server": "desk", "tools": ["comment", "refs"]},
-        ]
-        (policy / "data.json").write_text(json.dumps({"taskgrant": {"boundaries": {AGENT: boundary}}}))
+        (policy / "data.json").write_text(json.dumps(POLICY))
         path = self.directory / "taskgrant.yaml"
         path.write_text(yaml.safe_dump(config))
         return path
@@ -164,6 +170,10 @@ class Pod:
         return process
 
     @property
+    def audit(self) -> Path:
+        return self.directory / "audit.jsonl"
+
+    @property
     def driver(self) -> Path:
         return self.directory / "agent" / "socket"
 
@@ -202,7 +212,7 @@ class Pod:
         return self.tools.received + self.desk.received
 
     def records(self) -> list[dict[str, Any]]:
-        lines = (self.directory / "audit.jsonl").read_bytes().rpartition(b"\n")[0].splitlines()
+        lines = self.audit.read_bytes().rpartition(b"\n")[0].splitlines()
         return [record for record in map(json.loads, lines) if record["event"] == "call.decided"]
 
     def recorded(self, **members: Any) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def go_client() -> Path:
 def command(pod: Pod, name: str) -> list[str]:
     match name:
         case "go":
-            there = pod.directory / "client"
+            there = pod.driver.parent / "client"
             shutil.copy(go_client(), there)
             return [str(there)]
         case "java":

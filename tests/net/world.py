@@ -46,13 +46,7 @@ class World:
 
     def enter(self, call: Callable[[], T]) -> T:
         """The answer of a call that is made in this namespace."""
-
-        def inside() -> T:
-            if _libc.setns(self.descriptor, _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
-            return call()
-
-        return _in_thread(inside)
+        return enter(self.descriptor, call)
 
     def listen(self, host: str = UPSTREAM, port: int = 0) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -100,6 +94,17 @@ table inet recorder {{
         """Packets that have come out and were for no tool server."""
         listed = json.loads(self.check("nft", "-j", "list", "counter", "inet", "recorder", "escaped"))
         return next(int(entry["counter"]["packets"]) for entry in listed["nftables"] if "counter" in entry)
+
+
+def enter(descriptor: int, call: Callable[[], T]) -> T:
+    """The answer of a call that is made in this network namespace."""
+
+    def inside() -> T:
+        if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+        return call()
+
+    return _in_thread(inside)
 
 
 def readable_by_all(*needed: Path) -> list[str]:
