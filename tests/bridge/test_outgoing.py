@@ -9,7 +9,7 @@ from taskgrant.bridge import outgoing
 from taskgrant.bridge.outgoing import BadLine
 from taskgrant.model.call import Call, Head
 from taskgrant.model.catalogue import Server, ServerProtocol
-from taskgrant.protocols import jsonrpc
+from taskgrant.protocols import jsonrpc, lines
 from taskgrant.protocols.mcp.codec import VERSION_META, McpCodec
 
 MODERN, LEGACY = "2026-07-28", "2025-11-25"
@@ -105,6 +105,25 @@ def test_what_is_no_message_gets_an_error(bad: bytes, code: int, rpc_id: Any) ->
     assert answer["error"]["code"] == code  # type: ignore[index,call-overload]
     assert answer.get("id") == rpc_id
     assert ("id" in answer) == (rpc_id is not None)
+
+
+pieces = st.sampled_from(
+    [b"{", b"}", b"[", b"]", b":", b",", b'"id"', b'"method"', b'"params"', b'"jsonrpc"', b'"2.0"', b'"_meta"',
+     b"null", b"1", b'"ping"', b'"tools/call"', b'"name"', b"1e999", b"\xff", b'"\\ud800"', b"NaN", b"\x00"]
+)  # fmt: skip
+
+
+@given(st.lists(pieces | st.binary(max_size=3), max_size=30).map(b"".join))
+def test_any_bytes_are_a_message_or_a_bad_line(sent: bytes) -> None:
+    try:
+        out = outgoing.read(sent, LEGACY)
+    except BadLine as bad:
+        answer = bad.answer
+    else:
+        assert out.body == sent
+        assert all(value.isascii() and value.isprintable() for value in out.headers.values())
+        return
+    assert lines.encode(answer).count(b"\n") == 1
 
 
 def test_no_header_is_made_of_what_is_no_header() -> None:

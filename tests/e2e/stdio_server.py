@@ -9,11 +9,14 @@ DESCRIPTORS = sorted(
 )
 
 import asyncio
+import resource
 import subprocess
-from typing import Any
+from typing import Annotated, Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.resolve import Elicit, Resolve
+from pydantic import BaseModel
 
 server = MCPServer("desk", version="1.0", log_level="ERROR")
 calls: list[str] = []
@@ -31,10 +34,29 @@ def remember(text: str) -> list[str]:
     return calls
 
 
+class Colour(BaseModel):
+    colour: str
+
+
+async def ask_colour() -> Elicit[Colour]:
+    return Elicit("Which colour?", Colour)
+
+
+@server.tool()
+async def paint(what: str, colour: Annotated[Colour, Resolve(ask_colour)]) -> str:
+    """Asks the client back."""
+    return f"{what} is {colour.colour}"
+
+
 @server.tool()
 def inspect() -> dict[str, Any]:
     """What this process was given."""
-    return {"pid": os.getpid(), "environment": dict(os.environ), "descriptors": DESCRIPTORS}
+    return {
+        "pid": os.getpid(),
+        "environment": dict(os.environ),
+        "descriptors": DESCRIPTORS,
+        "most_descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    }
 
 
 @server.tool()

@@ -45,6 +45,10 @@ for line in sys.stdin:
     elif name == "endless":
         write(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": "x" * 100_000}))
         continue
+    elif name == "unbroken":
+        sys.stdout.write("x" * 100_000)
+        sys.stdout.flush()
+        continue
     elif name == "stranger":
         say({"id": 12345, "result": {}})
         say({"id": str(message["id"]), "result": {}})

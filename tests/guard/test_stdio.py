@@ -25,8 +25,8 @@ VERSION_META = "io.modelcontextprotocol/protocolVersion"
 COMMAND = (sys.executable, "-I", "-S", str(ROGUE))
 LINE_LIMIT = 50_000
 TOOLS = (
-    "plain", "banner", "chatter", "garbage", "batch", "infinite", "endless", "stranger", "dies", "answers_and_dies",
-    "mute", "deaf", "silent", "stubborn", "reports", "asks", "announces",
+    "plain", "banner", "chatter", "garbage", "batch", "infinite", "endless", "unbroken", "stranger", "dies",
+    "answers_and_dies", "mute", "deaf", "silent", "stubborn", "reports", "asks", "announces",
 )  # fmt: skip
 
 
@@ -196,7 +196,9 @@ async def test_a_line_to_a_server_holds_no_break_that_any_reader_takes_for_one(
         assert seen["said"][0]["params"]["arguments"]["text"] == smuggled
 
 
-@pytest.mark.parametrize("tool", ["garbage", "batch", "infinite", "endless", "dies", "mute", "chatter"])
+@pytest.mark.parametrize(
+    "tool", ["garbage", "batch", "infinite", "endless", "unbroken", "dies", "mute", "chatter"]
+)
 async def test_a_server_that_breaks_off_or_writes_no_messages_is_ended_and_the_next_call_has_another(
     tool: str, authority: TestAuthority, domain: Domain
 ) -> None:

@@ -88,6 +88,7 @@ class Child:
         self._timer: asyncio.TimerHandle | None = None
         self._ended = ""  # why, once it has
         self.over = asyncio.get_running_loop().create_task(self._run(), name="tool server")
+        self.over.add_done_callback(self._finished)
         self._rest()
 
     @property
@@ -221,7 +222,6 @@ class Child:
             )  # fmt: skip
         except OSError as fault:
             self.end(f"it cannot be started: {fault.strerror}")
-            self._started.set()
             return
         if self._ended:
             self._stop()
@@ -233,7 +233,14 @@ class Child:
             group.create_task(self._read(process.stdout))
             group.create_task(self._log_errors(process.stderr))
         code = await process.wait()
-        self.end(f"it has ended with exit code {code}")
+        _log.info("a tool server has ended", extra={**self._name, "exit_code": code})
+
+    def _finished(self, run: "asyncio.Task[None]") -> None:
+        fault = None if run.cancelled() else run.exception()
+        if fault is not None:
+            _log.error("a tool server could not be looked after", exc_info=fault, extra=self._name)
+        self.end("it is over")
+        self._started.set()
         self._busy()
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
@@ -247,13 +254,18 @@ class Child:
                 if message is not None:
                     await self._route(message)
                 elif line is None:
-                    self.end(f"it wrote a line of more than {self._limit} bytes")
+                    self._too_long()
                 elif line[:1] in (b"{", b"[") or banners >= _BANNERS:
                     self.end("it wrote a line that is no message")
                 else:
                     banners += 1
                     _log.warning("a tool server wrote a line that is no message", extra=self._name)
+            if decoder.too_long:
+                self._too_long()
         self.end("it has closed its standard output")
+
+    def _too_long(self) -> None:
+        self.end(f"it wrote a line of more than {self._limit} bytes")
 
     async def _route(self, message: JsonObject) -> None:
         routed = self._exchanges.route(message)

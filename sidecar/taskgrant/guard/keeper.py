@@ -13,6 +13,7 @@ command's; 128 and the signal's number as shells have it.
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from contextlib import suppress
 GRACE = 2.0
 #: How long is tried to kill what is left; what runs as another user by then (setuid) may not be ours to kill.
 _KILLING = 3.0
+_DESCRIPTORS = 1024
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _HEARD = (signal.SIGTERM, signal.SIGCHLD)
 
@@ -36,6 +38,9 @@ def main(arguments: list[str]) -> int:
         return 128 + signal.SIGTERM
     # uvloop leaves the ends of our own pipes open a second time.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    # The guard takes as many as it may have; programs that use select() or close them one by one want the usual few.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(_DESCRIPTORS, most), most))
     try:
         server = os.posix_spawnp(
             command[0], command, _environment(), setsid=True, setsigmask=[],

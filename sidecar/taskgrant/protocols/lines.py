@@ -21,7 +21,12 @@ class LineDecoder:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._rest = bytearray()
-        self._skipping = False  # the line that is arriving is too long already
+        self._skipping = False
+
+    @property
+    def too_long(self) -> bool:
+        """Whether the line that is arriving is too long already."""
+        return self._skipping
 
     def feed(self, chunk: bytes) -> list[bytes | None]:
         """The lines that are whole now, without their ends and without empty ones. None stands for one too long."""
