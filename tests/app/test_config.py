@@ -159,23 +159,8 @@ def test_a_fault_is_told_without_the_words_of_a_library(tmp_path):
     assert faults(tmp_path, text) == ["9: control.mode: 0o777 gives others access, or sets special bits"]
 
 
-def test_a_host_is_decided_on_or_let_through(tmp_path):
-    hosts = "    hosts: [a.example, 'b.example:443', 'c.example:8443']\n"
-    listen = "listen:\n  splice: [a.example, b.example, c.example, d.example]\n"
-    told = faults(tmp_path, GOOD + hosts + listen)
-    assert len(told) == 2
-    assert "listen.splice.0: 'a.example' is a host of servers.mail" in told[0]
-    assert "listen.splice.1: 'b.example' is a host of servers.mail" in told[1]
-
-
 def test_there_is_no_trust_to_tell_of_without_a_ca(tmp_path):
     (told,) = faults(tmp_path, GOOD + "listen:\n  trust_dir: trust\n")
     assert "listen.trust_dir" in told
     config = load(write(tmp_path, GOOD + "listen:\n  trust_dir: trust\n  ca_dir: ca\n"))
     assert (config.listen.trust_dir, config.listen.ca_dir) == (tmp_path / "trust", tmp_path / "ca")
-
-
-@pytest.mark.parametrize("host", ["A.example", "a.example:443", "*.example", "", "a/b", "[::1]"])
-def test_what_may_be_spliced_is_a_host_name(tmp_path, host):
-    (told,) = faults(tmp_path, GOOD + f"listen:\n  splice: ['{host}']\n")
-    assert "listen.splice" in told

@@ -9,6 +9,7 @@ import pytest
 from taskgrant.app.interception import intercepting
 from taskgrant.errors import Refused
 from taskgrant.model.catalogue import Catalogue, Server, ServerProtocol
+from taskgrant.model.egress import EgressHost, EgressHosts, Mode
 from taskgrant.model.time import Instant
 from taskgrant.proxy.splicing import Splicer
 from taskgrant.wire.config import ListenConfig
@@ -17,6 +18,13 @@ from taskgrant.wire.tunnel import Admit
 
 CATALOGUE = Catalogue(
     (Server("mail", ServerProtocol.MCP, "https://10.0.0.1/mcp", ("mail.example", "mail.example:8080")),)
+)
+HOSTS = EgressHosts(
+    (
+        EgressHost("pinned.example", Mode.SPLICE),
+        EgressHost("api.example"),
+        EgressHost("db.example:5432", Mode.OPAQUE, addresses=("192.0.2.7",)),
+    )
 )
 SPLICER = cast(Splicer, type("NoSplicer", (), {"splice": None}))
 
@@ -44,14 +52,18 @@ def code(admit: Admit, host: str, port: int) -> str:
         ("pinned.example", 443, "granted", "granted"),
         ("pinned.example", 80, "unknown_server", "unknown_server"),
         ("10.0.0.1", 443, "unknown_server", "unknown_server"),
+        ("api.example", 443, "granted", "unsupported"),
+        ("api.example", 80, "granted", "granted"),
+        ("db.example", 5432, "granted", "granted"),
+        ("db.example", 443, "unknown_server", "unknown_server"),
     ],
 )
 def test_what_connect_may_name(tmp_path, host, port, with_ca, without):
     with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
-        listen = ListenConfig(ca_dir=memory, trust_dir=tmp_path / "trust", splice=("pinned.example",))
-        opened = intercepting(listen, CATALOGUE, SPLICER, Clock())
+        listen = ListenConfig(ca_dir=memory, trust_dir=tmp_path / "trust")
+        opened = intercepting(listen, CATALOGUE, HOSTS, SPLICER, Clock())
         assert code(opened.admit, host, port) == with_ca
         assert set(opened.speakers) == {Opening.TLS}
         assert (tmp_path / "trust" / "bundle.pem").exists()
-    closed = intercepting(ListenConfig(splice=("pinned.example",)), CATALOGUE, SPLICER, Clock())
+    closed = intercepting(ListenConfig(), CATALOGUE, HOSTS, SPLICER, Clock())
     assert code(closed.admit, host, port) == without

@@ -103,8 +103,10 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory, opa_binary: Path) -> Iterator[World]:
     directory = tmp_path_factory.mktemp("https")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
-        listen = {"ca_dir": f"{memory}/ca", "trust_dir": "trust", "splice": ["pinned.invalid", "localhost"]}
-        with tickets(directory, opa_binary, listen=listen, authority={"task_binding": "handle"}) as running:
+        listen = {"ca_dir": f"{memory}/ca", "trust_dir": "trust"}
+        egress = {host: {"mode": "splice"} for host in ("pinned.invalid", "localhost")}
+        authority = {"task_binding": "handle"}
+        with tickets(directory, opa_binary, listen=listen, egress=egress, authority=authority) as running:
             yield World(running, directory / "trust")
 
 
@@ -336,7 +338,8 @@ async def test_what_may_be_let_through_needs_a_task_and_leads_nowhere_near(
             )
             assert (code, "alert" in err) == (35, True), err
             assert world.refused(reason)[-1]["dialled"] == f"{host}:443"
-    assert "splice.opened" not in [each["event"] for each in world.tickets.place.audit]
+    unread = [each for each in world.tickets.place.audit if each["event"] == "egress.decided"]
+    assert [(each["mode"], each["action"]) for each in unread] == [("splice", "refuse")] * 3
 
 
 async def test_a_restart_keeps_the_agents_trust(place: Installation, tmp_path: Path) -> None:

@@ -9,11 +9,20 @@ from taskgrant.errors import Refused
 from taskgrant.model.call import Kind
 from taskgrant.model.codes import Code
 from taskgrant.model.decision import Admission, Obligations, Query
+from taskgrant.model.egress import (
+    EgressAction,
+    EgressConnection,
+    EgressHost,
+    EgressQuery,
+    EgressRequest,
+    Mode,
+)
 from taskgrant.model.grant import GrantState
+from taskgrant.model.ids import CallId
 from taskgrant.model.schema import canonical
 from taskgrant.model.time import Instant
 from taskgrant.policy.process import PolicyEngine
-from tests.policy.make import ASK, CALL, GRANT, NOW, QUERY, SPEC, TASK, query
+from tests.policy.make import AGENT, ASK, CALL, GRANT, NOW, QUERY, SPEC, TASK, query
 
 _PAST = Instant(NOW - 1)
 
@@ -169,3 +178,39 @@ async def test_an_answer_of_another_shape_denies(start: Any) -> None:
     async with start(oblige=rule) as engine:
         decision = await engine.decider.decide(query(call={"tool": "read"}, grant={"tools": ("read",)}))
     assert (decision.allow, decision.code) == (False, Code.POLICY_ERROR)
+
+
+API = EgressHost("api.example", visible=("model",))
+REQUEST = EgressRequest(
+    CallId("call-1"), API, "POST", "/v1/messages", members=("model",), visible={"model": "m"}
+)
+DESTINATIONS = """
+taskgrant:
+  destinations:
+    api.example:
+      allow: [{methods: [POST], paths: [/v1/messages]}]
+      members: [model]
+"""
+
+
+async def test_what_is_no_call_passes_by_its_own_rules(start: Any, tmp_path: Any) -> None:
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "more.yaml").write_text(DESTINATIONS)
+    many = replace(REQUEST, visible={"model": [0] * 11_000, "tools": [0] * 11_000})
+    pinned = EgressConnection(CallId("call-2"), EgressHost("pinned.example", Mode.SPLICE))
+    async with start() as engine:
+        for about, task, action, code in (
+            (REQUEST, TASK, EgressAction.PASS, Code.GRANTED),
+            (REQUEST, None, EgressAction.REFUSE, Code.NO_TASK),
+            (replace(REQUEST, path="/v1/files"), TASK, EgressAction.REFUSE, Code.DENIED_BY_POLICY),
+            (replace(REQUEST, members=("model", "tools")), TASK, EgressAction.REFUSE, Code.ARGUMENTS_REFUSED),
+            (many, TASK, EgressAction.REFUSE, Code.TOO_LARGE),
+            (replace(REQUEST, visible={"model": float("nan")}), TASK, EgressAction.REFUSE, Code.POLICY_ERROR),
+            (pinned, TASK, EgressAction.SPLICE, Code.GRANTED),
+            (pinned, None, EgressAction.REFUSE, Code.NO_TASK),
+        ):
+            decision = await engine.decider.egress(EgressQuery(about, AGENT, task, NOW))
+            assert (decision.action, decision.code) == (action, code)
+            assert bool(decision.reason) is (action is EgressAction.REFUSE)
+            assert decision.decision_id
+            assert decision.revision == engine.revision

@@ -8,10 +8,17 @@ import jsonschema
 import pytest
 
 from taskgrant.model.call import Kind
+from taskgrant.model.egress import EgressConnection, EgressHost, EgressQuery, EgressRequest, Mode
 from taskgrant.model.grant import GrantState
-from taskgrant.policy.documents import authz_input, grants_input, visible_input
+from taskgrant.model.ids import CallId
+from taskgrant.policy.documents import authz_input, egress_input, grants_input, visible_input
 from taskgrant.policy.library import library
 from tests.policy.make import ASK, GRANT, NOW, QUERY, TASK, query
+
+REQUEST = EgressRequest(
+    CallId("call-1"), EgressHost("api.example:8443"), "POST", "/v1/messages", (("beta", None), ("beta", "1")),
+    (("api-version", "1"),), (("x-api-key", "s3cret"),), b"{}", ("model", "input"), {"model": "m"},
+)  # fmt: skip
 
 
 def _check(name: str, document: dict[str, Any]) -> dict[str, Any]:
@@ -57,5 +64,23 @@ def test_a_call_is_in_it_whole() -> None:
 def test_the_other_questions_fit_their_schemas() -> None:
     _check("visible_input", visible_input(TASK, (GRANT,), "mail", ("send",), NOW))
     _check("grants_input", grants_input(ASK))
+    for task in (TASK, None):
+        for about in (REQUEST, EgressConnection(CallId("call-2"), EgressHost("pinned.example", Mode.SPLICE))):
+            _check(
+                "egress_input", egress_input(EgressQuery(about, "spiffe://example.org/agent/a", task, NOW))
+            )
+
+
+def test_of_a_request_that_is_no_call_all_is_in_it_but_secrets() -> None:
+    sent = egress_input(EgressQuery(REQUEST, "spiffe://example.org/agent/a", TASK, NOW))
+    assert sent["resource"]["properties"] == {
+        "port": 8443, "mode": "read", "method": "POST", "path": "/v1/messages",
+        "query": {"beta": ["", "1"]}, "headers": {"api-version": ["1"]}, "secrets": ["x-api-key"],
+        "has_body": True, "members": ["model", "input"], "body": {"model": "m"},
+    }  # fmt: skip
+    assert "s3cret" not in json.dumps(sent)
+
+
+def test_the_others_without_grants() -> None:
     _check("grants_input", grants_input(replace(ASK, grants=())))
     assert authz_input(QUERY)["version"] == 1

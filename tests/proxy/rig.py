@@ -25,6 +25,7 @@ from taskgrant.model.catalogue import Catalogue, Operation, Server, ServerProtoc
 from taskgrant.model.codes import Code
 from taskgrant.model.coverage import best_refusal, compare, covers
 from taskgrant.model.decision import Admission, Admitted, Ask, Decision, Obligations, Query
+from taskgrant.model.egress import EgressAction, EgressDecision, EgressHosts, EgressQuery
 from taskgrant.model.grant import Grant, GrantSpec
 from taskgrant.model.json import JsonObject
 from taskgrant.model.principal import Principal, Role
@@ -34,7 +35,9 @@ from taskgrant.protocols.http import HttpCodec
 from taskgrant.protocols.mcp.codec import McpCodec
 from taskgrant.proxy.config import ProxyConfig
 from taskgrant.proxy.credentials import Credentials
+from taskgrant.proxy.egress import Egress
 from taskgrant.proxy.flows import Flow, HttpFlow
+from taskgrant.proxy.gate import Gate
 from taskgrant.proxy.mcp import McpFlow
 from taskgrant.proxy.parts import Parts
 from taskgrant.proxy.pipeline import Pipeline
@@ -88,6 +91,9 @@ class Reading:
                 )
         refusal = best_refusal(query.grants, query.call, query.now)
         return Decision(False, refusal.code, (refusal.reason,), miss={"grant": ("tools",)})
+
+    async def egress(self, query: EgressQuery) -> EgressDecision:
+        return EgressDecision(EgressAction.REFUSE, Code.DENIED_BY_POLICY, ("nothing but calls passes",))
 
     async def visible(
         self, task: Task, grants: Sequence[Grant], server: str, tools: Sequence[str], now: Instant
@@ -298,7 +304,8 @@ async def rigged(directory: Path, config: ProxyConfig | None = None) -> AsyncIte
             ServerProtocol.MCP: McpFlow(parts, standing),
             ServerProtocol.HTTP: HttpFlow(parts),
         }
-        pipeline = Pipeline(parts, flows)
+        gate = Gate(AGENT, authority.view, decider, legs, authority.ledger, clock, telemetry)
+        pipeline = Pipeline(parts, flows, Egress(EgressHosts(), gate, upstream, {}, parts.body_limit))
         authority.attach(pipeline)
         listener = Listener(
             "gateway",

@@ -14,13 +14,23 @@ import pytest
 from taskgrant.errors import Refused
 from taskgrant.model.call import Caller, Refusal
 from taskgrant.model.codes import Code
+from taskgrant.model.egress import (
+    EgressAction,
+    EgressDecision,
+    EgressHost,
+    EgressHosts,
+    EgressQuery,
+    Mode,
+)
 from taskgrant.model.event import Revocation
 from taskgrant.model.grant import Grant
 from taskgrant.model.ids import TaskId
 from taskgrant.model.record import Record
 from taskgrant.model.task import Task, TaskState
 from taskgrant.model.time import Instant
+from taskgrant.proxy.gate import Gate
 from taskgrant.proxy.splicing import Splicer
+from taskgrant.proxy.telemetry import Stage
 from taskgrant.wire.config import ListenConfig
 from taskgrant.wire.dispatching import DispatchingListener
 from taskgrant.wire.exchange import HttpExchange
@@ -33,6 +43,8 @@ from taskgrant.wire.splice import connect
 from tests.wire.support import Trust
 
 SOON = 20.0
+PINNED = EgressHost("pinned.example", Mode.SPLICE)
+SPLICED = EgressDecision(EgressAction.SPLICE, Code.GRANTED, (), "decision-1", "revision-1")
 CALLER = Caller(os.getuid(), "transparent", None, "", "pinned.example:443")
 
 
@@ -51,7 +63,7 @@ class Clock:
 
 @dataclass
 class World:
-    """Implements ``View`` and ``Recorder`` as a test says."""
+    """Implements ``View``, ``EgressDecider``, ``Recorder`` and ``Telemetry`` as a test says."""
 
     bound: Task | Refusal = field(default_factory=live_task)
     is_frozen: bool = False
@@ -60,6 +72,9 @@ class World:
     recorded: asyncio.Event = field(default_factory=asyncio.Event)
     dialled: int = 0
     legs: Legs = field(default_factory=lambda: Legs(Clock()))
+    decision: EgressDecision = SPLICED
+    asked: list[EgressQuery] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
 
     def bind(self, caller: Caller) -> Task | Refusal:
         return self.bound
@@ -67,7 +82,7 @@ class World:
     def live(self, task: TaskId, now: Instant) -> tuple[Grant, ...]:
         return ()
 
-    def frozen(self, task: Task, server: str, tool: str | None) -> bool:
+    def frozen(self, task: Task | None, server: str, tool: str | None) -> bool:
         return self.is_frozen
 
     async def write(self, record: Record) -> None:
@@ -87,15 +102,28 @@ class World:
         assert (host, port) == ("pinned.example", 443)
         return near
 
+    async def egress(self, query: EgressQuery) -> EgressDecision:
+        self.asked.append(query)
+        return self.decision
+
+    def decided(self, code: str, server: str) -> None:
+        self.codes.append(code)
+
+    def observe(self, stage: Stage, seconds: float) -> None:
+        """Nothing of it is measured."""
+
+    def gate(self) -> Gate:
+        return Gate("spiffe://example.org/agent/a", self, self, self.legs, self, Clock(), self)
+
     @asynccontextmanager
     async def spliced(self) -> AsyncIterator[tuple[socket.socket, "asyncio.Task[None]"]]:
         """The agent's end, and the splice at work."""
         agent, accepted = socket.socketpair()
         agent.setblocking(False)
         accepted.setblocking(False)
-        splicer = Splicer(self, self.legs, self, Clock(), 5, self.connect)
+        splicer = Splicer(self.gate(), 5, self.connect)
         running = asyncio.create_task(
-            splicer.splice(Accepted(accepted, os.getuid(), None, ""), CALLER, "pinned.example")
+            splicer.splice(Accepted(accepted, os.getuid(), None, ""), CALLER, PINNED)
         )
         waiting = asyncio.create_task(self.recorded.wait())
         try:
@@ -126,7 +154,7 @@ async def read(sock: socket.socket, count: int) -> bytes:
 async def test_bytes_pass_both_ways_and_each_side_may_end_first():
     world, loop = World(), asyncio.get_running_loop()
     async with world.spliced() as (agent, running):
-        assert world.events == ["splice.opened"]
+        assert world.events == ["egress.decided"]
         await loop.sock_sendall(agent, b"hello")
         assert await read(world.far, 5) == b"hello"
         agent.shutdown(socket.SHUT_WR)
@@ -136,8 +164,9 @@ async def test_bytes_pass_both_ways_and_each_side_may_end_first():
         assert await read(agent, 100) == b"late answer"
         await asyncio.wait_for(running, SOON)
     opened, closed = world.records
+    assert (opened.fields["action"], opened.fields["decision_id"]) == ("splice", "decision-1")
     assert (opened.fields["task"], opened.fields["dialled"]) == ("task-1", "pinned.example:443")
-    assert (closed.event, closed.fields["code"]) == ("splice.closed", "granted")
+    assert (closed.event, closed.fields["code"]) == ("egress.settled", "granted")
     assert (closed.fields["sent"], closed.fields["received"]) == (5, 11)
     assert len(world.legs) == 0
 
@@ -179,26 +208,43 @@ async def test_the_deadline_of_the_task_is_the_end_too():
     world = World(replace(live_task(), deadline=Instant(time.time() + 0.2)))
     async with world.spliced() as (_, running):
         await asyncio.wait_for(running, SOON)
-    assert world.events == ["splice.opened", "splice.closed"]
+    assert world.events == ["egress.decided", "egress.settled"]
     assert world.records[-1].fields["code"] == "grant_expired"
 
 
 @pytest.mark.parametrize(
     ("world", "code", "dialled"),
     [
-        (World(bound=Refusal(Code.NO_TASK, "none")), "no_task", 0),
+        (World(bound=Refusal(Code.HANDLE_INVALID, "none")), "handle_invalid", 0),
         (World(is_frozen=True), "frozen", 0),
         (World(audit=False), "audit_unavailable", 1),
+        (
+            World(decision=EgressDecision(EgressAction.REFUSE, Code.DENIED_BY_POLICY, ("no",))),
+            "denied_by_policy",
+            0,
+        ),
     ],
 )
 async def test_what_is_refused_passes_no_byte(world, code, dialled):
     async with world.spliced() as (_, running):
         with pytest.raises(Refused) as refused:
             await asyncio.wait_for(running, SOON)
-        assert (refused.value.code, world.dialled, world.records) == (code, dialled, [])
+        assert (refused.value.code, world.dialled, world.codes) == (code, dialled, [code])
+        assert [(each.event, each.fields["action"]) for each in world.records] == [
+            ("egress.decided", "refuse")
+        ]
         if dialled:
             assert await read(world.far, 1) == b""
     assert len(world.legs) == 0
+
+
+async def test_without_a_task_policy_is_asked_whether_it_needs_one():
+    world = World(bound=Refusal(Code.NO_TASK, "none"))
+    async with world.spliced() as (_, running):
+        assert [query.task for query in world.asked] == [None]
+        await world.legs.sever_revocation(Revocation(at=Instant(0), reason="frozen", taskless=True))
+        await asyncio.wait_for(running, SOON)
+    assert world.records[-1].fields["code"] == "frozen"
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "169.254.169.254", "0.0.0.0", "224.0.0.1"])
@@ -231,8 +277,9 @@ async def test_a_client_that_pins_its_servers_ca_sees_that_servers_certificate(d
         await loop.sock_connect(near, server.sockets[0].getsockname())
         return near
 
-    splicer = Splicer(world, world.legs, world, Clock(), 5, dial)
-    interceptor = Interceptor(_nothing, 5, frozenset({"tool.example.org"}), splicer.splice)
+    splicer = Splicer(world.gate(), 5, dial)
+    hosts = EgressHosts((EgressHost("tool.example.org", Mode.SPLICE),))
+    interceptor = Interceptor(_nothing, 5, hosts, splicer.splice)
     listener = _Redirected(
         "proxy", "127.0.0.1:0", _no_handler, ListenConfig(), frozenset({os.getuid()}),
         lambda caller, refusal: refused.append(refusal), {Opening.TLS: interceptor.speak},
@@ -248,7 +295,7 @@ async def test_a_client_that_pins_its_servers_ca_sees_that_servers_certificate(d
         writer.close()
         await asyncio.wait_for(writer.wait_closed(), SOON)
         async with asyncio.timeout(SOON):
-            while world.events != ["splice.opened", "splice.closed"]:
+            while world.events != ["egress.decided", "egress.settled"]:
                 world.recorded.clear()
                 await world.recorded.wait()
     finally:

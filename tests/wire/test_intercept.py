@@ -20,6 +20,7 @@ from taskgrant.identity.leaves import LeafContexts
 from taskgrant.identity.pod_ca import PodCa
 from taskgrant.model.call import Answer, Caller, Refusal
 from taskgrant.model.codes import Code
+from taskgrant.model.egress import EgressHost, EgressHosts, Mode
 from taskgrant.wire.config import ListenConfig
 from taskgrant.wire.dispatching import DispatchingListener
 from taskgrant.wire.exchange import HttpExchange
@@ -30,6 +31,7 @@ from taskgrant.wire.redirect.original import Dialled
 from tests.protocols.test_tls import message, records, sni
 from tests.wire.support import SOON, SystemClock
 
+SPLICED = EgressHosts((EgressHost("pinned.example", Mode.SPLICE),))
 KNOWN = {("a.example", 443), ("b.example", 443), ("b.example", 8443)}
 
 
@@ -56,8 +58,10 @@ class World:
         if (host, port) not in KNOWN and host != "pinned.example":
             raise Refused(Code.UNKNOWN_SERVER, "unknown")
 
-    async def splice(self, accepted: Accepted, caller: Caller, host: str) -> None:
+    async def splice(self, accepted: Accepted, caller: Caller, host: EgressHost) -> None:
         self.spliced.append(caller.dialled)
+        self.refused.append((caller, Refusal(Code.NO_TASK, "no task")))  # who splices has it on record
+        self.told.set()
         raise Refused(Code.NO_TASK, "no task")
 
     def on_refused(self, caller: Caller, refusal: Refusal) -> None:
@@ -129,7 +133,7 @@ async def intercepting(dialled: Dialled | None = None, head_timeout: float = SOO
         world = World(
             ssl.create_default_context(cadata=ca.certificate.decode()), LeafContexts(ca, clock), dialled
         )
-        interceptor = Interceptor(world.context, head_timeout, frozenset({"pinned.example"}), world.splice)
+        interceptor = Interceptor(world.context, head_timeout, SPLICED, world.splice)
         kind = DispatchingListener if dialled is None else _Redirected
         listener = kind(
             "proxy", "127.0.0.1:0", world.serve, ListenConfig(head_timeout=head_timeout),

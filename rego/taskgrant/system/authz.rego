@@ -25,6 +25,11 @@ allow if {
 }
 
 allow if {
+	input.method == "POST"
+	input.path == ["v1", "data", "taskgrant", "egress", "decision"]
+}
+
+allow if {
 	input.method == "GET"
 	input.path == ["health"]
 }

@@ -3,7 +3,7 @@ package system.authz_test
 import data.system.authz
 
 test_our_questions_only if {
-	every path in ["authz/decision", "visible/tools", "grants/decision"] {
+	every path in ["authz/decision", "visible/tools", "grants/decision", "egress/decision"] {
 		authz.allow with input as {"method": "POST", "path": split(concat("", ["v1/data/taskgrant/", path]), "/")}
 	}
 	authz.allow with input as {"method": "GET", "path": ["health"]}

@@ -14,11 +14,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from taskgrant.api.config import ControlConfig
+from taskgrant.app import egress as outlets
 from taskgrant.app.yaml_source import Place, Source, read
 from taskgrant.audit.config import AuditConfig
 from taskgrant.authority.config import AuthorityConfig, Binding
 from taskgrant.errors import ConfigurationError
 from taskgrant.model.catalogue import MCP_VERSIONS, Catalogue, Operation, Server, ServerProtocol
+from taskgrant.model.egress import EgressHosts
 from taskgrant.policy.config import PolicyConfig
 from taskgrant.protocols.routes import RouteFault, compile_routes
 from taskgrant.proxy.config import ProxyConfig
@@ -106,6 +108,10 @@ class Config(_Section):
     servers: dict[Name, ServerConfig] = Field(
         min_length=1, description="the catalogue: what the agent can reach, by name; all else is refused"
     )
+    egress: dict[outlets.Host, outlets.EgressHostConfig] = Field(
+        {},
+        description="hosts that are no tool servers and that policy may let the agent speak with, by what it dials",
+    )
     runtime_dir: Path = Field(Path("run"), description="sockets; private to this process")
     listen: ListenConfig = ListenConfig()
     redirect: RedirectConfig = RedirectConfig()
@@ -127,6 +133,9 @@ class Config(_Section):
 
     def catalogue(self) -> Catalogue:
         return Catalogue(tuple(_server(name, server) for name, server in self.servers.items()))
+
+    def egress_hosts(self) -> EgressHosts:
+        return outlets.hosts_of(self.egress)
 
 
 def load(path: str | Path) -> Config:
@@ -192,7 +201,9 @@ def _conflicts(config: Config) -> list[tuple[Place, str]]:
     faults.extend(_address_conflicts(config.listen))
     if config.listen.transparent is not None:
         faults.extend(_redirect_conflicts(config))
-    faults.extend(_tls_conflicts(config, hosts))
+    if config.listen.trust_dir is not None and config.listen.ca_dir is None:
+        faults.append((("listen", "trust_dir"), "has nothing to tell of without listen.ca_dir"))
+    faults.extend(outlets.conflicts(config.egress, hosts))
     return faults
 
 
@@ -267,18 +278,6 @@ def _redirect_conflicts(config: Config) -> list[tuple[Place, str]]:
     return faults
 
 
-def _tls_conflicts(config: Config, hosts: dict[str, str]) -> list[tuple[Place, str]]:
-    listen = config.listen
-    faults: list[tuple[Place, str]] = []
-    if listen.trust_dir is not None and listen.ca_dir is None:
-        faults.append((("listen", "trust_dir"), "has nothing to tell of without listen.ca_dir"))
-    for index, host in enumerate(listen.splice):
-        for named in {host, f"{host}:443"} & set(hosts):
-            reason = f"{host!r} is a host of servers.{hosts[named]}: it is decided on, or let through unread"
-            faults.append((("listen", "splice", index), reason))
-    return faults
-
-
 def _port(address: str | None) -> int:
     """0 for none, and for what is no port: the listener refuses that."""
     port = (address or "").rpartition(":")[2]
@@ -299,7 +298,7 @@ def _unreadable(config: Config) -> list[tuple[Place, str]]:
     for index, directory in enumerate(config.policy.directories):
         if not directory.is_dir():
             faults.append((("policy", "directories", index), f"{directory} is no directory"))
-    return faults
+    return faults + outlets.unreadable(config.egress)
 
 
 def _operation_conflicts(at: Place, operations: tuple[Operation, ...]) -> list[tuple[Place, str]]:
@@ -345,6 +344,7 @@ def _resolved(config: Config, base: Path) -> Config:
     return config.model_copy(
         update={
             "servers": servers,
+            "egress": outlets.resolved(config.egress, base),
             "policy": policy,
             "runtime_dir": at(config.runtime_dir),
             "listen": config.listen.model_copy(

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Hashable
 from pathlib import Path
@@ -27,17 +28,21 @@ from taskgrant.audit.logs import setup_logging
 from taskgrant.audit.trail import Trail
 from taskgrant.authority.clock import SystemClock
 from taskgrant.authority.embedded import EmbeddedAuthority
+from taskgrant.identity.contexts import anonymous_context
 from taskgrant.identity.signer import LocalSigner
 from taskgrant.identity.spiffe import agent_id
 from taskgrant.model.call import Caller, Refusal
 from taskgrant.model.catalogue import ServerProtocol
+from taskgrant.model.egress import EgressHosts
 from taskgrant.model.event import EventKind
 from taskgrant.policy.process import PolicyEngine, policy_engine
 from taskgrant.protocols.dns import Names
 from taskgrant.protocols.http import HttpCodec
 from taskgrant.protocols.mcp.codec import McpCodec
 from taskgrant.proxy.credentials import Credentials
+from taskgrant.proxy.egress import Egress
 from taskgrant.proxy.flows import HttpFlow
+from taskgrant.proxy.gate import Gate
 from taskgrant.proxy.mcp import McpFlow
 from taskgrant.proxy.parts import Parts
 from taskgrant.proxy.pipeline import Pipeline
@@ -164,8 +169,13 @@ class Sidecar:
             body_limit=config.listen.body_limit,
         )
         standing = Standing(_fingerprint(parts), config.proxy.max_streams, config.proxy.keepalive_seconds)
+        hosts = config.egress_hosts()
+        gate = Gate(agent, parts.view, opa.decider, legs, authority.ledger, clock, self.metrics)
+        egress = Egress(hosts, gate, upstream, _egress_contexts(hosts), config.listen.body_limit)
         pipeline = Pipeline(
-            parts, {ServerProtocol.MCP: McpFlow(parts, standing), ServerProtocol.HTTP: HttpFlow(parts)}
+            parts,
+            {ServerProtocol.MCP: McpFlow(parts, standing), ServerProtocol.HTTP: HttpFlow(parts)},
+            egress,
         )
         authority.attach(pipeline)
         notifier = asyncio.create_task(_notify(authority, standing), name="list_changed")
@@ -180,8 +190,8 @@ class Sidecar:
         stack.push_async_callback(control.stop)
 
         bound = {"control": str(config.control.socket)}
-        splicer = Splicer(authority.view, legs, authority.ledger, clock, config.listen.head_timeout)
-        interception = intercepting(config.listen, catalogue, splicer, clock)
+        splicer = Splicer(gate, config.listen.head_timeout)
+        interception = intercepting(config.listen, catalogue, hosts, splicer, clock)
         for listener in _listeners(config, pipeline, interception):
             with asked_by(f"listen.{listener.name}", getattr(config.listen, listener.name)):
                 bound[listener.name] = _url(*await listener.start())
@@ -220,7 +230,7 @@ def _listeners(config: Config, pipeline: Pipeline, interception: Interception) -
     """The agent's. A transparent listener at the proxy's address is both."""
     listen, uids = config.listen, config.agent_uids
     common = (pipeline.handle, listen, uids, pipeline.turned_away)
-    dispatched = (*common, interception.speakers, interception.admit)
+    dispatched = (*common, interception.speakers, interception.admit, interception.unread)
     shared = listen.transparent == listen.proxy
     listeners = [Listener("gateway", listen.gateway, *common)]
     if not shared:
@@ -231,10 +241,15 @@ def _listeners(config: Config, pipeline: Pipeline, interception: Interception) -
 
 
 def _resolver(config: Config, pipeline: Pipeline, metrics: Metrics) -> Resolver:
-    """Knows the names that the agent may dial: the catalogue's, and those that are let through unread."""
+    """Knows the names that the agent may dial: those of the catalogue and of egress."""
     redirect = config.redirect
     hosts = [host for server in config.servers.values() for host in server.hosts]
-    names = Names.of([*hosts, *config.listen.splice], redirect.answer, redirect.answer6)
+    names = Names.of(
+        [*hosts, *config.egress],
+        redirect.answer,
+        redirect.answer6,
+        {name: host.addresses for name, host in config.egress.items() if host.addresses},
+    )
     return Resolver(
         redirect.dns_port,
         names,
@@ -243,6 +258,14 @@ def _resolver(config: Config, pipeline: Pipeline, metrics: Metrics) -> Resolver:
         metrics.looked_up,
         config.listen.head_timeout,
     )
+
+
+def _egress_contexts(hosts: EgressHosts) -> dict[str, ssl.SSLContext]:
+    """By who vouches for a host. Raises OSError or ssl.SSLError for a file of roots that cannot be used."""
+    return {
+        trust: anonymous_context(None if trust == "system" else Path(trust).read_bytes())
+        for trust in {host.trust for host in hosts.hosts}
+    }
 
 
 def _fingerprint(parts: Parts) -> Fingerprint:

@@ -34,6 +34,10 @@ class Freezes:
     def covers_task(self, task: Task) -> bool:
         return bool(self._scopes) and any(covers_task(scope, task) for scope in self._scopes)
 
+    def covers_all(self) -> bool:
+        """Whether the agent is frozen whatever its task, and so without one too: an authority has one agent."""
+        return any(scope.kind in (ScopeKind.ALL, ScopeKind.AGENT) for scope in self._scopes)
+
     def covers_tool(self, server: str, tool: str | None) -> bool:
         """``tool`` of None asks for the server as a whole."""
         if not self._scopes:

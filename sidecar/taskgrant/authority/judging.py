@@ -101,7 +101,7 @@ class Judge:
         else:
             require(by, Role.ADMIN)
             steps = self._ends(what, by, reason, now)
-        return await self._revoker.carry(steps, reason)
+        return await self._revoker.carry(steps, reason, scope=what)
 
     def _may_end(self, life: TaskLife, by: Principal) -> None:
         if not by.has(Role.ADMIN) and by.id != life.task.created_by:
@@ -136,6 +136,7 @@ class Judge:
             records=[Record("freeze.set", now, fields)],
             publish=[fx.Publish(EventKind.FREEZE, {"kind": what.kind.value, "id": what.id, "frozen": True})],
             sync=True,  # a kill switch has to outlive a power cut
+            scope=what,
         )
 
     async def _unfreeze(self, what: Scope, by: Principal) -> Ended:

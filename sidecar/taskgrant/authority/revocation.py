@@ -18,7 +18,7 @@ from taskgrant.authority.store import statements
 from taskgrant.authority.store.statements import Statement
 from taskgrant.errors import Refused
 from taskgrant.model.codes import Code
-from taskgrant.model.event import Ended, EventKind, Revocation
+from taskgrant.model.event import Ended, EventKind, Revocation, Scope, ScopeKind
 from taskgrant.model.ids import CallId, GrantId, TaskId
 from taskgrant.model.json import JsonObject
 from taskgrant.model.record import Record
@@ -51,8 +51,10 @@ class Revoker:
         records: Sequence[Record] = (),
         publish: Sequence[fx.Publish] = (),
         sync: bool = False,
+        scope: Scope | None = None,
     ) -> Awaitable[Ended]:
-        """Shows the ends in memory before it returns; the rest runs to its end whether or not it is awaited.
+        """Shows the ends in memory before it returns; the rest runs to its end whether or not it is awaited. ``scope``
+        is what was meant, where that is more than tasks and grants.
 
         Awaiting raises ``Refused`` (authority_unavailable) when a severer failed: then a running call may not be cut
         yet.
@@ -89,6 +91,8 @@ class Revoker:
             frozenset(grants),
             frozenset(credential.serial for credential in credentials),
             frozenset(credential.jti for credential in credentials),
+            frozenset({scope.id} if scope is not None and scope.kind is ScopeKind.TOOL else ()),
+            scope is not None and scope.kind in (ScopeKind.ALL, ScopeKind.AGENT),
         )
         stored = engine.store.writer.owe(written, recorded, sync=sync)
         running = asyncio.create_task(self._enforce(revocation, [*publish, *told], stored))
@@ -142,7 +146,7 @@ class Revoker:
         )
 
     async def _sever(self, revocation: Revocation) -> tuple[set[CallId], bool]:
-        if not (revocation.tasks or revocation.grants):
+        if not revocation.ends_something:
             return set(), False
         cuts = [severer.apply(revocation) for severer in self._severers]
         begun: set[CallId] = set()

@@ -84,8 +84,9 @@ class LocalView:
         life = self._registry.find(task)
         return () if life is None else tuple(lifecycle.at(life, now).grants.values())
 
-    def frozen(self, task: Task, server: str, tool: str | None) -> bool:
-        return self._freezes.covers_task(task) or self._freezes.covers_tool(server, tool)
+    def frozen(self, task: Task | None, server: str, tool: str | None) -> bool:
+        whole = self._freezes.covers_all() if task is None else self._freezes.covers_task(task)
+        return whole or self._freezes.covers_tool(server, tool)
 
     @property
     def fenced(self) -> bool:

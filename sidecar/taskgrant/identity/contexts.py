@@ -19,6 +19,13 @@ def client_context(chain_pem: bytes, key: KeyPair, trust: bytes | None) -> ssl.S
 
     Raises ssl.SSLError when the chain, the key or the bundle cannot be used.
     """
+    context = anonymous_context(trust)
+    _load(context, chain_pem, key)
+    return context
+
+
+def anonymous_context(trust: bytes | None) -> ssl.SSLContext:
+    """The same, showing no certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # CERT_REQUIRED, and host names checked
     _settle(context)
     if trust is None:
@@ -26,7 +33,6 @@ def client_context(chain_pem: bytes, key: KeyPair, trust: bytes | None) -> ssl.S
     else:
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         context.load_verify_locations(cadata=trust.decode("ascii"))
-    _load(context, chain_pem, key)
     return context
 
 

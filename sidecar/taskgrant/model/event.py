@@ -52,7 +52,8 @@ class Revocation:
     """What has ended. A task that is named ends with all its grants; a grant that is named ends alone.
 
     ``serials`` are the certificates and ``jtis`` the tokens that end with them: those issued for the named tasks, and
-    those that name an ended grant.
+    those that name an ended grant. Of traffic that is no tool call, what is with one of ``servers`` ends, and what
+    belongs to no task if ``taskless``.
     """
 
     at: Instant
@@ -61,6 +62,12 @@ class Revocation:
     grants: frozenset[GrantId] = frozenset()
     serials: frozenset[str] = frozenset()
     jtis: frozenset[str] = frozenset()
+    servers: frozenset[str] = frozenset()
+    taskless: bool = False
+
+    @property
+    def ends_something(self) -> bool:
+        return bool(self.tasks or self.grants or self.servers or self.taskless)
 
 
 class ScopeKind(StrEnum):

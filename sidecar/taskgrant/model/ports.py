@@ -9,6 +9,7 @@ from taskgrant.model.call import Answer, Call, Caller, Head, Headers, Malformed,
 from taskgrant.model.catalogue import Server
 from taskgrant.model.credential import Enrolled, Issued
 from taskgrant.model.decision import Admitted, Ask, Decision, Query
+from taskgrant.model.egress import EgressDecision, EgressQuery
 from taskgrant.model.event import Cursor, Ended, Event, Revocation, Scope, Verdict
 from taskgrant.model.grant import Grant, GrantSpec
 from taskgrant.model.ids import CallId, GrantId, TaskId
@@ -74,7 +75,9 @@ class View(Protocol):
         """The task's grants, those that are over included (their state says so), so that a denial can say why."""
         ...
 
-    def frozen(self, task: Task, server: str, tool: str | None) -> bool: ...
+    def frozen(self, task: Task | None, server: str, tool: str | None) -> bool:
+        """``task`` of None asks for what belongs to none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,12 @@ class Decider(Protocol):
         ...
 
     async def admit(self, ask: Ask) -> Admitted: ...
+
+
+class EgressDecider(Protocol):
+    """The same OPA, for traffic that is no tool call. Never raises."""
+
+    async def egress(self, query: EgressQuery) -> EgressDecision: ...
 
 
 class Codec(Protocol):

@@ -12,12 +12,26 @@ from collections.abc import Sequence
 from taskgrant.errors import Refused
 from taskgrant.model.codes import Code
 from taskgrant.model.decision import Admission, Admitted, Ask, Decision, Query
+from taskgrant.model.egress import (
+    EgressAction,
+    EgressConnection,
+    EgressDecision,
+    EgressQuery,
+    EgressRequest,
+)
 from taskgrant.model.grant import Grant
 from taskgrant.model.task import Task
 from taskgrant.model.time import Instant
 from taskgrant.policy.client import OpaClient, OpaFault, OpaUnavailable
-from taskgrant.policy.decisions import read_admitted, read_decision, read_visible
-from taskgrant.policy.documents import MAX_VALUES, authz_input, grants_input, oversized, visible_input
+from taskgrant.policy.decisions import read_admitted, read_decision, read_egress, read_visible
+from taskgrant.policy.documents import (
+    MAX_VALUES,
+    authz_input,
+    egress_input,
+    grants_input,
+    oversized,
+    visible_input,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +53,8 @@ class OpaDecider:
     async def decide(self, query: Query) -> Decision:
         """Never raises."""
         identity = _new_id()
-        if oversized(query.call):
+        call = query.call
+        if oversized(call.arguments, call.meta, call.params):
             return Decision(
                 False, Code.TOO_LARGE, (_TOO_LARGE,), decision_id=identity, revision=self.revision
             )
@@ -64,6 +79,22 @@ class OpaDecider:
         except Exception as error:
             code = _code(error, identity)
             raise Refused(code, _REASONS[code], decision_id=identity) from error
+
+    async def egress(self, query: EgressQuery) -> EgressDecision:
+        """Never raises."""
+        identity = _new_id()
+        about = query.about
+        connecting = isinstance(about, EgressConnection)
+        if isinstance(about, EgressRequest) and oversized(about.visible, about.members, about.query):
+            reason = f"what policy sees of the request holds more than {MAX_VALUES} values"
+            return EgressDecision(EgressAction.REFUSE, Code.TOO_LARGE, (reason,), identity, self.revision)
+        try:
+            reply = await self._client.ask("taskgrant/egress", "decision", egress_input(query))
+            identity = reply.decision_id or identity
+            return read_egress(reply.result, connecting, identity, self.revision)
+        except Exception as error:
+            code = _code(error, identity)
+            return EgressDecision(EgressAction.REFUSE, code, (_REASONS[code],), identity, self.revision)
 
     async def admit(self, ask: Ask) -> Admitted:
         """Never raises."""

@@ -7,6 +7,7 @@ from typing import Any
 from taskgrant.model.codes import Code
 from taskgrant.model.decision import Admission, Admitted, Decision, Obligations
 from taskgrant.model.documents import read_grant_spec
+from taskgrant.model.egress import EgressAction, EgressDecision
 from taskgrant.model.grant import GrantSpec
 from taskgrant.model.ids import GrantId
 from taskgrant.model.schema import canonical
@@ -42,6 +43,22 @@ def read_decision(result: object, decision_id: str, revision: str) -> Decision:
 def read_visible(result: object) -> frozenset[str]:
     """The answer of ``taskgrant.visible``. Raises ValueError."""
     return frozenset(_texts(result, "tools"))
+
+
+def read_egress(result: object, connecting: bool, decision_id: str, revision: str) -> EgressDecision:
+    """The answer of ``taskgrant.egress``. Raises ValueError, also for one to another question: what is to be read is
+    never let through unread.
+    """
+    answer = _object(result, "decision")
+    action = EgressAction(_text(answer.get("action"), "action"))
+    if action is EgressAction.REFUSE:
+        reasons = _texts(answer.get("reasons"), "reasons") or ("policy refuses this",)
+        return EgressDecision(action, _refusal(answer.get("code")), reasons, decision_id, revision)
+    if action is not (EgressAction.SPLICE if connecting else EgressAction.PASS):
+        raise ValueError(f"{action.value} is no answer to what was asked")
+    if answer.get("code") != Code.GRANTED:
+        raise ValueError("the decision lets it pass, but its code is not granted")
+    return EgressDecision(action, Code.GRANTED, (), decision_id, revision)
 
 
 def read_admitted(result: object, decision_id: str, revision: str) -> Admitted:

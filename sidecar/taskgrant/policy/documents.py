@@ -16,8 +16,9 @@ Every member of a call that reaches the tool is in the document.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from taskgrant.model.call import Call, Headers
+from taskgrant.model.call import Headers
 from taskgrant.model.decision import Ask, Query
+from taskgrant.model.egress import EgressConnection, EgressQuery
 from taskgrant.model.grant import Grant, GrantSpec
 from taskgrant.model.matching import MAX_NODES
 from taskgrant.model.task import Task
@@ -57,10 +58,47 @@ def authz_input(query: Query) -> Document:
     }
 
 
-def oversized(call: Call) -> bool:
-    """True if a call holds more values than OPA is to be asked about: each costs OPA 200 bytes and more."""
+def egress_input(query: EgressQuery) -> Document:
+    """May this traffic pass, that is no tool call?"""
+    about = query.about
+    host = about.host
+    properties: Document = {"port": host.port, "mode": host.mode.value}
+    if isinstance(about, EgressConnection):
+        name = "egress/connect"
+    else:
+        name = "egress/request"
+        values: dict[str, list[str]] = {}
+        for parameter, value in about.query:
+            values.setdefault(parameter, []).append(value or "")
+        properties |= {
+            "method": about.method,
+            "path": about.path,
+            "query": values,
+            "headers": _headers(about.headers),
+            "secrets": [header for header, _ in about.secrets],
+            "has_body": bool(about.body),
+            "members": list(about.members),
+            "body": about.visible,
+        }
+    return {
+        "version": VERSION,
+        "subject": {"type": "agent", "id": query.agent, "properties": {}}
+        if query.task is None
+        else _subject(query.agent, query.task),
+        "action": {"name": name},
+        "resource": {"type": "host", "id": host.host, "properties": properties},
+        "context": {
+            "time": to_rfc3339(query.now),
+            "task": None if query.task is None else _task(query.task),
+            "request": query.request,
+        },
+    }
+
+
+def oversized(*values: object) -> bool:
+    """True if these hold more values than OPA is to be asked about: each costs OPA 200 bytes and more."""
     left = MAX_VALUES
-    rest: list[object] = [call.arguments, call.meta, call.params]
+    rest: list[object] = list(values)
     while rest:
         value = rest.pop()
         inner: Collection[object] = ()

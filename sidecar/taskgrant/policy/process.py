@@ -26,6 +26,7 @@ _PROBES = (
     ("taskgrant/authz", "decision"),
     ("taskgrant/visible", "tools"),
     ("taskgrant/grants", "decision"),
+    ("taskgrant/egress", "decision"),
 )
 _NOBODY = {
     "version": 1,

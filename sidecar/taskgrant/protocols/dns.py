@@ -1,7 +1,7 @@
 """Name look-ups (RFC 1035), answered from a fixed list: query bytes in, answer bytes out. Pure.
 
-Every name that is known leads to the same address, at which nobody is; nobody is ever asked, so that a name can carry
-nothing out and no answer can be changed by others.
+Every name that is known leads to the same address, at which nobody is, or to those that were written down for it;
+nobody is ever asked, so that a name can carry nothing out and no answer can be changed by others.
 
     A, AAAA of a known name           the address of that family
     any other type of a known name    NOERROR without an answer: so too HTTPS and SVCB (RFC 9460), which could
@@ -20,9 +20,10 @@ import hashlib
 import ipaddress
 import re
 import struct
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 import dns.edns
@@ -79,14 +80,27 @@ class Names:
     known: frozenset[dns.name.Name]
     address: ipaddress.IPv4Address
     address6: ipaddress.IPv6Address
+    pinned: Mapping[dns.name.Name, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, hosts: Iterable[str], address: ipaddress.IPv4Address, address6: ipaddress.IPv6Address
+        cls,
+        hosts: Iterable[str],
+        address: ipaddress.IPv4Address,
+        address6: ipaddress.IPv6Address,
+        pinned: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> "Names":
-        """``hosts`` with or without a port; what is an address, or no name of DNS, is left out."""
+        """``hosts`` with or without a port; what is an address, or no name of DNS, is left out. Those of ``pinned``
+        lead to their own addresses.
+        """
         named = (_name(host.partition(":")[0]) for host in hosts)
-        return cls(frozenset(name for name in named if name is not None), address, address6)
+        own = {_name(host.partition(":")[0]): tuple(addresses) for host, addresses in pinned.items()}
+        return cls(
+            frozenset(name for name in named if name is not None),
+            address,
+            address6,
+            {name: addresses for name, addresses in own.items() if name is not None},
+        )
 
     def answer(self, query: bytes) -> Answered:
         """Never raises; an answer has at most ``MAX_ANSWER`` bytes."""
@@ -124,12 +138,19 @@ class Names:
         if question.name not in self.known:
             refusal = Refusal(Code.UNKNOWN_SERVER, "this name is not in the sidecar's catalogue")
             return Answered(_wire(asked, dns.rcode.NXDOMAIN), Outcome.UNKNOWN, refusal, _shown(question.name))
-        addresses = {dns.rdatatype.A: self.address, dns.rdatatype.AAAA: self.address6}
-        address = addresses.get(question.rdtype)
-        if address is None:
+        addresses = self._addresses(question.name, question.rdtype)
+        if not addresses:
             return Answered(_wire(asked, dns.rcode.NOERROR), Outcome.EMPTY)
-        found = dns.rrset.from_text(question.name, TTL, question.rdclass, question.rdtype, str(address))
+        found = dns.rrset.from_text(question.name, TTL, question.rdclass, question.rdtype, *addresses)
         return Answered(_wire(asked, dns.rcode.NOERROR, found), Outcome.ADDRESS)
+
+    def _addresses(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> list[str]:
+        version = {dns.rdatatype.A: 4, dns.rdatatype.AAAA: 6}.get(kind)
+        return [
+            address
+            for address in self.pinned.get(name, (str(self.address), str(self.address6)))
+            if ipaddress.ip_address(address).version == version
+        ]
 
 
 def _wire(asked: dns.message.Message, code: dns.rcode.Rcode, found: dns.rrset.RRset | None = None) -> bytes:

@@ -53,6 +53,24 @@ def split_query(query: str) -> dict[str, str]:
     return found
 
 
+def split_query_pairs(query: str) -> tuple[tuple[str, str | None], ...]:
+    """The same where the server is free to understand a query its own way: in order, repeated or lone as they are."""
+    if not query:
+        return ()
+    pairs = []
+    for part in query.split("&"):
+        name, equals, value = part.partition("=")
+        pairs.append((_query_part(name), _query_part(value) if equals else None))
+    return tuple(pairs)
+
+
+def join_query_pairs(pairs: tuple[tuple[str, str | None], ...]) -> str:
+    return "&".join(
+        quote(name, safe="") if value is None else f"{quote(name, safe='')}={quote(value, safe='')}"
+        for name, value in pairs
+    )
+
+
 def join_query(parameters: list[tuple[str, str]]) -> str:
     return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in parameters)
 

@@ -12,7 +12,7 @@ def locate(catalogue: Catalogue, destination: Destination) -> Server:
     if destination.way == "gateway":
         server = catalogue.by_name.get(destination.name)
     else:
-        host, port = _split(destination)
+        host, port = split(destination)
         server = catalogue.dialled(destination.scheme, host, port)
     if server is None:
         raise Refused(Code.UNKNOWN_SERVER, "this address is not in the sidecar's catalogue")
@@ -26,7 +26,8 @@ def check_path(server: Server, head: Head) -> None:
         raise Refused(Code.UNKNOWN_OPERATION, f"the MCP endpoint of {server.name} is {endpoint}")
 
 
-def _split(destination: Destination) -> tuple[str, int]:
+def split(destination: Destination) -> tuple[str, int]:
+    """Host and port that were dialled."""
     host, colon, port = destination.name.rpartition(":")
     if not colon or not port.isdecimal():  # an address of IPv6 is in brackets
         return destination.name, DEFAULT_PORTS[destination.scheme]

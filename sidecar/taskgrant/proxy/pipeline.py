@@ -23,22 +23,24 @@ from taskgrant.model.task import Task
 from taskgrant.protocols.http import HttpCodec
 from taskgrant.proxy import records
 from taskgrant.proxy.decide import check_permit, decide, grants_of
+from taskgrant.proxy.egress import Egress
 from taskgrant.proxy.flows import Flow
 from taskgrant.proxy.forward import check_rate
+from taskgrant.proxy.gate import WITHOUT_TASK
 from taskgrant.proxy.locate import check_path, locate
 from taskgrant.proxy.parts import Parts, Permitted
 from taskgrant.wire.exchange import HttpExchange
 
-#: Refusals that say that there is no task, rather than that somebody claimed a wrong one.
-_WITHOUT_TASK = (Code.NO_TASK, Code.TASK_ENDED)
-
 
 class Pipeline:
-    """Handles exchanges. ``flows``, by protocol, know what is answered here and how a permitted call is sent."""
+    """Handles exchanges. ``flows``, by protocol, know what is answered here and how a permitted call is sent; what
+    dials no tool server may be for ``egress``.
+    """
 
-    def __init__(self, parts: Parts, flows: dict[str, Flow]) -> None:
+    def __init__(self, parts: Parts, flows: dict[str, Flow], egress: Egress) -> None:
         self._parts = parts
         self._flows = flows
+        self._egress = egress
         self._in_flight = 0
         self._calls: Counter[TaskId] = Counter()
 
@@ -80,6 +82,10 @@ class Pipeline:
     # -- the steps ---------------------------------------------------------------------------------------------
 
     async def _locate(self, exchange: HttpExchange) -> None:
+        host = self._egress.of(exchange.destination)
+        if host is not None:
+            await self._egress.handle(exchange, host)
+            return
         try:
             server = locate(self._parts.catalogue, exchange.destination)
         except Refused as refused:
@@ -104,7 +110,7 @@ class Pipeline:
     async def _bind(self, exchange: HttpExchange, server: Server, codec: Codec, call: Call) -> None:
         bound = self._parts.view.bind(exchange.caller)
         if isinstance(bound, Refusal):
-            if bound.code not in _WITHOUT_TASK:
+            if bound.code not in WITHOUT_TASK:
                 await self._refuse(exchange, codec, call, bound, None, None, server.name)
                 return
             task = None

@@ -1,26 +1,22 @@
-"""Connections that are let through unread: whose task they belong to, on record, and ended with it.
+"""Connections that are let through unread: listed by a person, agreed to by policy, and ended with their task.
 
-There is no call in them to decide on. So the host must be on a list that a person wrote, and what is recorded is who
-spoke with whom, for how long and how much.
+There is no call in them to decide on. What is recorded is who spoke with whom, for how long and how much.
 """
 
 import socket
 from collections.abc import Awaitable, Callable
 
 from taskgrant.errors import Refused, Severed
-from taskgrant.model.call import Caller, Refusal
+from taskgrant.model.call import Caller
+from taskgrant.model.catalogue import DEFAULT_PORTS
 from taskgrant.model.codes import Code
+from taskgrant.model.egress import EgressConnection, EgressHost
 from taskgrant.model.ids import new_call_id
-from taskgrant.model.json import Json
-from taskgrant.model.ports import Recorder, View
-from taskgrant.model.record import Record
 from taskgrant.model.task import Task
-from taskgrant.model.time import Clock
-from taskgrant.wire.legs import Leg, Legs
+from taskgrant.proxy.gate import Gate
+from taskgrant.wire.legs import Leg
 from taskgrant.wire.listener import Accepted
 from taskgrant.wire.splice import connect, relay
-
-_PORT = 443
 
 #: ``wire.splice.connect``
 Connect = Callable[[str, int, float], Awaitable[socket.socket]]
@@ -29,68 +25,47 @@ Connect = Callable[[str, int, float], Awaitable[socket.socket]]
 class Splicer:
     """``splice`` is an ``intercept.Splice``."""
 
-    def __init__(
-        self,
-        view: View,
-        legs: Legs,
-        recorder: Recorder,
-        clock: Clock,
-        seconds: float,
-        connect: Connect = connect,
-    ) -> None:
+    def __init__(self, gate: Gate, seconds: float, connect: Connect = connect) -> None:
         """``seconds``: for the host to answer."""
-        self._view = view
-        self._legs = legs
-        self._recorder = recorder
-        self._clock = clock
+        self._gate = gate
         self._seconds = seconds
         self._connect = connect
 
-    async def splice(self, accepted: Accepted, caller: Caller, host: str) -> None:
+    async def splice(self, accepted: Accepted, caller: Caller, host: EgressHost) -> None:
         """Returns when the connection is over, however it ended.
 
-        Raises ``errors.Refused`` before a byte has passed: no task, a frozen one, an unreachable host, no audit.
+        Raises ``errors.Refused``, on record, before a byte has passed: no task, policy, an unreachable host, no audit.
         """
-        task = self._bound(caller)
-        call = new_call_id()
-        fields: dict[str, Json] = {
-            "call": call,
-            "listener": caller.listener,
-            "task": task.id,
-            "agent": task.agent,
-            "uid": caller.uid,
-            "dialled": caller.dialled,
-        }
-        ended: dict[str, Json] = {"call": call, "task": task.id, "code": Code.GRANTED}
-        leg = self._legs.open(call, task.id, host, task.deadline)
+        connection = EgressConnection(new_call_id(), host)
+        task: Task | None = None
+        code, sent, received = Code.GRANTED, 0, 0
         try:
-            async with leg:
-                sent, received = await self._relay(accepted, caller, host, leg, fields)
-                ended |= {"sent": sent, "received": received}
+            task = self._gate.bind(caller)
+            async with self._gate.open(connection, task) as leg:
+                sent, received = await self._relay(accepted, caller, connection, task, leg)
         except Severed as severed:
             if not severed.begun:
-                raise Refused(severed.code, severed.reason) from severed
-            ended["code"] = Code(severed.code)
-        self._recorder.post(Record("splice.closed", self._clock.now(), ended))
+                refused = Refused(severed.code, severed.reason)
+                self._gate.record_refused(host, connection, caller, task, refused)
+                raise refused from severed
+            self._gate.record_settled(connection, task, severed.code, "cut")
+            return
+        except Refused as refused:
+            self._gate.record_refused(host, connection, caller, task, refused)
+            raise
+        self._gate.record_settled(connection, task, code, "completed", sent=sent, received=received)
 
     async def _relay(
-        self, accepted: Accepted, caller: Caller, host: str, leg: Leg, fields: dict[str, Json]
+        self, accepted: Accepted, caller: Caller, connection: EgressConnection, task: Task | None, leg: Leg
     ) -> tuple[int, int]:
-        # Opened first, read afterwards: a revocation either finds the leg or is already in the view.
-        task = self._bound(caller)
-        if self._view.frozen(task, host, None):
-            raise Refused(Code.FROZEN, f"{host} is frozen by an operator")
-        server = await self._connect(host, _PORT, self._seconds)
+        decision = await self._gate.decide(connection, caller, task)
+        host = connection.host
+        where = host.addresses[0] if host.addresses else host.host
+        server = await self._connect(where, host.port or DEFAULT_PORTS["https"], self._seconds)
         try:
-            await self._recorder.write(Record("splice.opened", self._clock.now(), fields))
+            await self._gate.record_permitted(connection, caller, task, decision)
         except BaseException:
             server.close()
             raise
         leg.begun = True
         return await relay(accepted.sock, server, leg)
-
-    def _bound(self, caller: Caller) -> Task:
-        bound = self._view.bind(caller)
-        if isinstance(bound, Refusal):
-            raise Refused(bound.code, bound.reason)
-        return bound

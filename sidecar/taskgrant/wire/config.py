@@ -1,11 +1,8 @@
 """Where the agent is listened to, and what of it is bounded (``listen:`` in the configuration)."""
 
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-
-Host = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class ListenConfig(BaseModel):
@@ -30,11 +27,6 @@ class ListenConfig(BaseModel):
     trust_dir: Path | None = Field(
         None,
         description="where the files are written by which the agent trusts the pod's CA; the agent reads it",
-    )
-    splice: tuple[Host, ...] = Field(
-        (),
-        description="hosts whose TLS (port 443) is let through unread in any running task: for clients that pin "
-        "certificates",
     )
     admin: str = Field("127.0.0.1:15090", description="/healthz, /readyz and /metrics")
     body_limit: int = Field(4 << 20, ge=1024, le=256 << 20, description="bytes of a request's body")

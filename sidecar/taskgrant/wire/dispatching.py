@@ -1,6 +1,6 @@
 """A listener whose connections may speak different things: by their first bytes they come to who speaks it.
 
-    accept → whose is it (uid) → first bytes, peeked → [CONNECT: 200, first bytes] → a speaker, or refused
+    accept → whose (uid) → [let through unread] → first bytes, peeked → [CONNECT: 200, first bytes] → a speaker, or no
 
 A ``Speaker`` takes a connection of which no byte has been read. HTTP/1 has one here: the same server, intake and
 exchange as every other listener. What has none is refused as ``unsupported`` and on record, as is a client that says
@@ -20,10 +20,11 @@ from dataclasses import replace
 from taskgrant.errors import Refused
 from taskgrant.model.call import Caller, Refusal
 from taskgrant.model.codes import Code
-from taskgrant.wire import peer, tunnel
+from taskgrant.wire import opaque, peer, tunnel
 from taskgrant.wire.config import ListenConfig
 from taskgrant.wire.intake import Inside
 from taskgrant.wire.listener import BACKLOG, Accepted, Handler, Listener, Refusing
+from taskgrant.wire.opaque import Unread
 from taskgrant.wire.opening import ENOUGH, Opening, classify
 from taskgrant.wire.peeking import peek, reset
 from taskgrant.wire.tunnel import Admit
@@ -48,7 +49,7 @@ _CLOSE_SECONDS = 2.0
 
 class DispatchingListener(Listener):
     """The proxy's. Who dials it is served as by any proxy, and by ``speakers`` what they speak; ``admit`` says what
-    CONNECT may name (nothing, by default).
+    CONNECT may name (nothing, by default), and ``unread`` takes what is let through whatever it speaks.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class DispatchingListener(Listener):
         on_refused: Refusing,
         speakers: Mapping[Opening, Speaker] | None = None,
         admit: Admit = tunnel.none,
+        unread: Unread = opaque.nothing,
     ) -> None:
         """Raises ``errors.ConfigurationError`` for a bad address, or one that is not loopback."""
         super().__init__(name, bind, handler, config, expected_uids, on_refused)
         self._speakers: dict[Opening, Speaker] = dict(speakers or {})
         self._admits = admit
+        self._unread = unread
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._opening: set[asyncio.Task[None]] = set()
@@ -129,7 +132,8 @@ class DispatchingListener(Listener):
             await self._dispatch(accepted)
         except Refused as refused:
             caller = replace(caller, dialled=str(refused.details.get("dialled", caller.dialled)))
-            self._on_refused(caller, Refusal(Code(refused.code), refused.reason))
+            if not refused.details.get("recorded"):
+                self._on_refused(caller, Refusal(Code(refused.code), refused.reason))
             if refused.details.get("answered"):
                 sock.close()
             else:
@@ -152,6 +156,8 @@ class DispatchingListener(Listener):
 
     async def _dispatch(self, accepted: Accepted) -> None:
         seconds = self.config.head_timeout
+        if accepted.dialled is not None and await self._unread(accepted):
+            return
         opening = await peek(accepted.sock, _classify, ENOUGH, seconds)
         if accepted.dialled is None and self._is_for_http(opening):
             # Strangers and nonsense get an answer that they can read from the HTTP server, and are on record there.
@@ -161,6 +167,8 @@ class DispatchingListener(Listener):
             raise Refused(Code.PEER_REFUSED, "this listener is for the agent's processes only")
         if opening is Opening.CONNECT and accepted.dialled is None:
             accepted = await tunnel.open_tunnel(accepted, self._admits, seconds)
+            if await self._unread(accepted):
+                return
             opening = await peek(accepted.sock, _classify, ENOUGH, seconds)
         if opening is Opening.HTTP:
             await self._serve_connection(_in_plain(accepted), None)

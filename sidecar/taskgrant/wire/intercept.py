@@ -10,22 +10,20 @@ that has failed is over. Upstream, nothing changes: calls leave over the sidecar
 
 import contextlib
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Literal
 
 from taskgrant.errors import Refused
-from taskgrant.model.call import Caller
 from taskgrant.model.catalogue import DEFAULT_PORTS
 from taskgrant.model.codes import Code
+from taskgrant.model.egress import EgressHost, EgressHosts, Mode
 from taskgrant.protocols.tls import MAX_BYTES, ClientHello, NotHello, Partial, read_hello
 from taskgrant.wire.dispatching import Serve
 from taskgrant.wire.intake import Inside
 from taskgrant.wire.listener import Accepted
 from taskgrant.wire.peeking import last_word, peek
-
-#: Relays a connection to a host (its port 443) to its end. Raises ``errors.Refused`` before a byte has passed.
-Splice = Callable[[Accepted, Caller, str], Awaitable[None]]
+from taskgrant.wire.splice import Splice
 
 #: Stands in for a server, by name and port. Raises ``errors.Refused`` when https to it is not served here.
 Context = Callable[[str, int], ssl.SSLContext]
@@ -41,19 +39,13 @@ _NO_APPLICATION_PROTOCOL: Final = 120
 
 
 class Interceptor:
-    """A host in ``spliced`` is asked of ``splice``, every other one of ``context``."""
+    """A host that is listed to be spliced is asked of ``splice``, every other one of ``context``."""
 
-    def __init__(
-        self,
-        context: Context,
-        seconds: float,
-        spliced: frozenset[str] = frozenset(),
-        splice: Splice | None = None,
-    ) -> None:
+    def __init__(self, context: Context, seconds: float, hosts: EgressHosts, splice: Splice) -> None:
         """``seconds``: for the hello to arrive."""
         self._context = context
         self._seconds = seconds
-        self._spliced = spliced if splice is not None else frozenset()
+        self._hosts = hosts
         self._splice = splice
 
     async def speak(self, accepted: Accepted, serve: Serve) -> None:
@@ -62,8 +54,9 @@ class Interceptor:
         if isinstance(hello, NotHello):
             raise _refuse(accepted, _DECODE_ERROR, Code.MALFORMED, hello.reason)
         name, port = self._named(accepted, hello)
-        if name in self._spliced and port == _HTTPS:
-            await self._let_through(accepted, hello, name)
+        host = self._hosts.dialled("https", name, port)
+        if host is not None and host.mode is Mode.SPLICE:
+            await self._let_through(accepted, hello, host, port)
             return
         try:
             context = self._context(name, port)
@@ -94,22 +87,20 @@ class Interceptor:
             raise _refuse(accepted, _UNRECOGNIZED_NAME, Code.MISDIRECTED, reason, hello.server_name, port)
         return host, port
 
-    async def _let_through(self, accepted: Accepted, hello: ClientHello, name: str) -> None:
+    async def _let_through(self, accepted: Accepted, hello: ClientHello, host: EgressHost, port: int) -> None:
         if hello.ech:
             reason = (
                 "the name may be another's (an encrypted hello), so the connection is not let through unread"
             )
-            raise _refuse(accepted, _ACCESS_DENIED, Code.UNSUPPORTED, reason, name, _HTTPS)
-        if self._splice is None:
-            raise RuntimeError("a host is spliced, and nothing splices")
+            raise _refuse(accepted, _ACCESS_DENIED, Code.UNSUPPORTED, reason, host.host, port)
         listener = "transparent" if accepted.tunnel is None else "proxy"
-        caller = replace(accepted.caller(listener), dialled=f"{name}:{_HTTPS}")
+        caller = replace(accepted.caller(listener), dialled=f"{host.host}:{port}")
         try:
-            await self._splice(accepted, caller, name)
+            await self._splice(accepted, caller, host)
         except Refused as refused:
-            raise _refuse(
-                accepted, _ACCESS_DENIED, Code(refused.code), refused.reason, name, _HTTPS
-            ) from refused
+            answered = _refuse(accepted, _ACCESS_DENIED, Code(refused.code), refused.reason, host.host, port)
+            answered.details["recorded"] = True
+            raise answered from refused
 
 
 def _judge(seen: bytes) -> ClientHello | NotHello | int:

@@ -22,6 +22,8 @@ from taskgrant.wire.transports import abort
 
 _log = logging.getLogger("taskgrant.wire")
 
+#: Whose leg belongs to no task: only its time, or a freeze, ends it.
+NO_TASK = TaskId("")
 #: A task that swallowed its cancellation is cancelled again after so many seconds.
 _AGAIN = 0.05
 
@@ -194,12 +196,21 @@ class Legs:
         return await self._sever([(leg, code) for leg in self._open if match(leg)], reason)
 
     async def sever_revocation(self, revocation: Revocation) -> tuple[CallId, ...]:
-        """The same for what a revocation names: legs of its tasks (task_ended) and of its grants (revoked)."""
+        """The same for what a revocation names: legs of its tasks (task_ended), of its grants (revoked), and those
+        without a grant that it means by their server or by having no task (frozen).
+        """
         doomed = [(leg, Code.TASK_ENDED) for leg in self._open if leg.task in revocation.tasks]
         doomed += [
             (leg, Code.REVOKED)
             for leg in self._open
             if leg.task not in revocation.tasks and leg.grants & revocation.grants
+        ]
+        doomed += [
+            (leg, Code.FROZEN)
+            for leg in self._open
+            if leg.task not in revocation.tasks
+            and leg.grant is None
+            and (leg.server in revocation.servers or (leg.task == NO_TASK and revocation.taskless))
         ]
         return await self._sever(doomed, revocation.reason)
 

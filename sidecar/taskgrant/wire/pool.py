@@ -1,4 +1,4 @@
-"""One connection pool per credential, whose connections can be severed and whose sends are single.
+"""Connection pools, one per credential, whose connections can be severed and whose sends are single.
 
 A send announces itself in a context variable. The connector's public ``connect()`` finds it there: it ties the
 connection to the call's leg, then awaits ``admit`` (the use is reserved and recorded), and only then lets the HTTP
@@ -19,7 +19,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-from taskgrant.model.credential import Issued
+from taskgrant.model.ids import TaskId
 from taskgrant.wire.legs import Leg
 from taskgrant.wire.transports import abort
 
@@ -51,6 +51,9 @@ class Sending:
     transport: asyncio.Transport | None = None
     protocol: ResponseHandler | None = None
 
+
+#: Whose connections they are: task, server, and the serial of the certificate ("": none is shown).
+Key = tuple[TaskId, str, str]
 
 SENDING: ContextVar[Sending] = ContextVar("sending")
 
@@ -108,8 +111,8 @@ class SeverableConnector(TCPConnector):
 class Pool:
     """The connections that one credential was shown on. TLS sessions are never shared or resumed."""
 
-    def __init__(self, issued: Issued, context: ssl.SSLContext, server_hostname: str | None) -> None:
-        self.issued = issued
+    def __init__(self, key: Key, context: ssl.SSLContext, server_hostname: str | None) -> None:
+        self.key = key
         self.server_hostname = server_hostname
         self.users = 0
         self.retired = False

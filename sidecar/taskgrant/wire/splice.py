@@ -6,12 +6,19 @@ Both ends are held by a leg, so that they are cut with their task. Whoever is sl
 import asyncio
 import contextlib
 import socket
+from collections.abc import Awaitable, Callable
 
 from taskgrant.errors import Refused
+from taskgrant.model.call import Caller
 from taskgrant.model.codes import Code
+from taskgrant.model.egress import EgressHost
 from taskgrant.wire.legs import Leg
+from taskgrant.wire.listener import Accepted
 from taskgrant.wire.redirect.original import Dialled, objection
 from taskgrant.wire.transports import abort
+
+#: Relays a connection to a host to its end. Raises ``errors.Refused`` before a byte has passed.
+Splice = Callable[[Accepted, Caller, EgressHost], Awaitable[None]]
 
 _CHUNK = 64 << 10
 

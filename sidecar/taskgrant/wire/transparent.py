@@ -1,6 +1,6 @@
 """The listener that redirected connections come to: whoever dialled whatever, by the first bytes on to who speaks it.
 
-accept → whom was it for (SO_ORIGINAL_DST) → whose is it (uid) → first bytes, peeked → a speaker, or refused
+accept → whom was it for (SO_ORIGINAL_DST) → whose (uid) → [let through unread] → first bytes → a speaker, or refused
 """
 
 import errno
@@ -13,6 +13,7 @@ from taskgrant.wire import peer
 from taskgrant.wire.config import ListenConfig
 from taskgrant.wire.dispatching import DispatchingListener, Speaker
 from taskgrant.wire.listener import BACKLOG, Accepted, Handler, Refusing
+from taskgrant.wire.opaque import Unread, nothing
 from taskgrant.wire.opening import Opening
 from taskgrant.wire.redirect.original import objection, original_dst
 from taskgrant.wire.tunnel import Admit, none
@@ -32,6 +33,7 @@ class TransparentListener(DispatchingListener):
         on_refused: Refusing,
         speakers: Mapping[Opening, Speaker] | None = None,
         admit: Admit = none,
+        unread: Unread = nothing,
         *,
         direct: bool = False,
     ) -> None:
@@ -39,7 +41,9 @@ class TransparentListener(DispatchingListener):
 
         Raises ``errors.ConfigurationError`` for an address that is not 127.0.0.1.
         """
-        super().__init__("transparent", bind, handler, config, expected_uids, on_refused, speakers, admit)
+        super().__init__(
+            "transparent", bind, handler, config, expected_uids, on_refused, speakers, admit, unread
+        )
         if self._address[0] != "127.0.0.1":
             raise ConfigurationError([f"listen.transparent: {bind!r} is not 127.0.0.1, where redirects end"])
         self._direct = direct

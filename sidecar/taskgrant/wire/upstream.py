@@ -3,6 +3,8 @@
 What goes out is what the codec encoded, the credential, and nothing of the agent's. What comes back is a status, an
 allowlist of headers, and the body as it comes; a body that was cut short is an error, never an end. Failures say
 whether the tool may have seen the call: ``upstream_unreachable`` (not a byte was written) or ``outcome_unknown``.
+
+Requests that are no tool calls (``send_plain``) go the same way without a credential, in pools of their task.
 """
 
 import asyncio
@@ -21,9 +23,9 @@ from taskgrant.model.call import Headers, Outbound
 from taskgrant.model.codes import Code
 from taskgrant.model.credential import Issued
 from taskgrant.model.event import Revocation
-from taskgrant.model.ids import CallId, TaskId
+from taskgrant.model.ids import CallId
 from taskgrant.wire.legs import Leg, Legs
-from taskgrant.wire.pool import SENDING, Pool, Resent, Sending
+from taskgrant.wire.pool import SENDING, Key, Pool, Resent, Sending
 from taskgrant.wire.transports import abort
 
 #: Response headers that are passed on; everything else (cookies, challenges, hop-by-hop, …) stays here.
@@ -33,6 +35,8 @@ _OURS = frozenset(
     {"authorization", "host", "user-agent", "accept-encoding", "content-length", "transfer-encoding", "connection",
      "cookie", "expect", "te", "trailer", "upgrade"}
 )  # fmt: skip
+#: The same of requests that carry the agent's own headers.
+_FRAMING = _OURS - {"authorization", "user-agent", "accept-encoding", "cookie"}
 _FAULTS = (ClientError, OSError, HttpProcessingError, Resent, ValueError)  # TimeoutError is an OSError
 #: How long a credential that was remade may still serve calls that were handed it just before.
 _LINGER_SECONDS = 5.0
@@ -41,6 +45,8 @@ _LARGE = 1 << 18
 
 #: The TLS context of a credential, and the name to verify the server by (None: the name that is dialled).
 Contexts = Callable[[Issued, str], tuple[ssl.SSLContext, str | None]]
+#: Whether a header of an answer is passed on, by its name in lower case.
+Keeps = Callable[[str], bool]
 
 
 class HttpReply:
@@ -48,9 +54,9 @@ class HttpReply:
 
     __slots__ = ("_response", "_sending", "headers", "serial", "status")
 
-    def __init__(self, response: ClientResponse, sending: Sending, serial: str) -> None:
+    def __init__(self, response: ClientResponse, sending: Sending, serial: str, keeps: Keeps) -> None:
         self.status = response.status
-        self.headers = _kept(response)
+        self.headers = _kept(response, keeps)
         self.serial = serial
         self._response = response
         self._sending = sending
@@ -80,7 +86,7 @@ class HttpUpstream:
     def __init__(self, legs: Legs, contexts: Contexts) -> None:
         self._legs = legs
         self._contexts = contexts
-        self._pools: dict[tuple[TaskId, str, str], Pool] = {}
+        self._pools: dict[Key, Pool] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._lingering: dict[Pool, asyncio.TimerHandle] = {}
 
@@ -94,15 +100,52 @@ class HttpUpstream:
     ) -> AsyncIterator[HttpReply]:
         """One request, at most once. Raises ``errors.Refused`` (upstream_unreachable, outcome_unknown, unsupported,
         what the context's maker raises), and what ``admit`` raises; ``errors.Severed`` comes from the leg's scope."""
-        url, headers = _target(out.url), _headers(out, issued)
+        headers = _headers(out, issued)
         pool = self._pool(issued)
+        async with self._send(pool, out, headers, leg, admit) as (response, sending):
+            _check_encoding(response)
+            yield HttpReply(response, sending, issued.serial, _KEPT.__contains__)
+
+    @asynccontextmanager
+    async def send_plain(
+        self,
+        out: Outbound,
+        server: str,
+        context: ssl.SSLContext,
+        leg: Leg,
+        admit: Callable[[], Awaitable[None]],
+        keeps: Keeps,
+    ) -> AsyncIterator[HttpReply]:
+        """One request without a credential, at most once; the answer's body is passed on as it is encoded.
+
+        Raises as ``send`` does.
+        """
+        headers = _unique(out, _FRAMING)
+        key = (leg.task, server, "")
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = Pool(key, context, None)
+        async with self._send(pool, out, headers, leg, admit) as (response, sending):
+            yield HttpReply(response, sending, "", keeps)
+
+    @asynccontextmanager
+    async def _send(
+        self,
+        pool: Pool,
+        out: Outbound,
+        headers: dict[str, str],
+        leg: Leg,
+        admit: Callable[[], Awaitable[None]],
+    ) -> AsyncIterator[tuple[ClientResponse, Sending]]:
+        url = _target(out.url)
         sending = Sending(leg, admit)
         pool.users += 1
         response: ClientResponse | None = None
         try:
             response = await self._request(pool, sending, out, url, headers)
-            _check(response)
-            yield HttpReply(response, sending, issued.serial)
+            if response.status < 200:
+                raise Refused(Code.UNSUPPORTED, "the tool server wants to change the protocol", begun=True)
+            yield response, sending
         finally:
             if sending.transport is not None:
                 if response is None or not response.closed:
@@ -148,7 +191,7 @@ class HttpUpstream:
         pool = self._pools.get(key)
         if pool is None:
             context, hostname = self._contexts(issued, issued.audience)
-            pool = self._pools[key] = Pool(issued, context, hostname)
+            pool = self._pools[key] = Pool(key, context, hostname)
         return pool
 
     def _retire(self, pool: Pool, linger: float) -> None:
@@ -167,8 +210,7 @@ class HttpUpstream:
         task.add_done_callback(self._closing.discard)
 
     def _forget(self, pool: Pool) -> None:
-        issued = pool.issued
-        self._pools.pop((issued.task, issued.audience, issued.serial), None)
+        self._pools.pop(pool.key, None)
         pool.retired = False
         if (handle := self._lingering.pop(pool, None)) is not None:
             handle.cancel()
@@ -210,12 +252,17 @@ def _target(address: str) -> URL:
     return url
 
 
-def _headers(out: Outbound, issued: Issued) -> dict[str, str]:
+def _unique(out: Outbound, refused: frozenset[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for name, value in out.headers:
-        if name in _OURS or name in headers:
-            raise Refused(Code.MALFORMED, f"the header {name} cannot be sent to a tool server")
+        if name in refused or name in headers:
+            raise Refused(Code.MALFORMED, f"the header {name} cannot be sent on")
         headers[name] = value
+    return headers
+
+
+def _headers(out: Outbound, issued: Issued) -> dict[str, str]:
+    headers = _unique(out, _OURS)
     headers["authorization"] = f"Bearer {issued.token}"
     headers["user-agent"] = "taskgrant"
     headers["accept-encoding"] = "identity"
@@ -229,18 +276,16 @@ def _body(out: Outbound) -> bytes | io.BytesIO | None:
     return out.body if len(out.body) <= _LARGE else io.BytesIO(out.body)
 
 
-def _kept(response: ClientResponse) -> Headers:
+def _kept(response: ClientResponse, keeps: Keeps) -> Headers:
     kept: dict[str, str] = {}
     for name, value in response.headers.items():
         name = name.lower()
-        if name in _KEPT:
+        if keeps(name):
             kept.setdefault(name, value)
     return tuple(kept.items())
 
 
-def _check(response: ClientResponse) -> None:
-    if response.status < 200:
-        raise Refused(Code.UNSUPPORTED, "the tool server wants to change the protocol", begun=True)
+def _check_encoding(response: ClientResponse) -> None:
     for encoding in response.headers.getall("content-encoding", ()):
         if encoding.strip().lower() not in ("", "identity"):
             raise Refused(
