@@ -1,6 +1,9 @@
 """Fixtures and rules for all tests.
 
 `--no-skips` (on when `CI=true`) turns a skip or an expected failure into a failure: in CI every test runs.
+
+With `-n`, the tests of a file run one after the other in one process, and so do all those that need something of the
+machine of which there is one: addresses, ports, container storage.
 """
 
 import os
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+_OF_THE_MACHINE = ("tests/net", "tests/containers", "tests/docs/test_commands.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,6 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("CI") == "true",
         help="fail on each test that is skipped or expected to fail (default: on when CI=true)",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        path = item.path.relative_to(REPOSITORY)
+        one = any(path.is_relative_to(each) for each in _OF_THE_MACHINE)
+        item.add_marker(pytest.mark.xdist_group("machine" if one else str(path)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -37,6 +37,7 @@ from taskgrant.wire.exchange import HttpExchange
 from taskgrant.wire.intercept import Interceptor
 from taskgrant.wire.legs import Legs
 from taskgrant.wire.listener import Accepted
+from taskgrant.wire.opaque import Opaque
 from taskgrant.wire.opening import Opening
 from taskgrant.wire.redirect.original import Dialled
 from taskgrant.wire.splice import connect
@@ -304,6 +305,58 @@ async def test_a_client_that_pins_its_servers_ca_sees_that_servers_certificate(d
         await server.wait_closed()
     assert refused == []
     assert "secret" not in str(world.records)
+
+
+@pytest.mark.parametrize("way", ["redirected", "connect"])
+async def test_a_protocol_in_which_the_server_speaks_first_passes_where_it_is_listed(way: str):
+    world, refused = World(), []
+    opaque = EgressHost("db.example:443", Mode.OPAQUE, addresses=("192.0.2.1",))
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 hello\n" + await reader.readline())
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    dialled: list[tuple[str, int]] = []
+
+    async def dial(host: str, port: int, seconds: float) -> socket.socket:
+        dialled.append((host, port))
+        near = socket.socket()
+        near.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(near, server.sockets[0].getsockname())
+        return near
+
+    splicer, hosts = Splicer(world.gate(), 5, dial), EgressHosts((opaque,))
+    kind = _Redirected if way == "redirected" else DispatchingListener
+    listener = kind(
+        "proxy", "127.0.0.1:0", _no_handler, ListenConfig(), frozenset({os.getuid()}),
+        lambda caller, refusal: refused.append(refusal.code), {}, lambda host, port: None,
+        Opaque(hosts, splicer.splice).take,
+    )  # fmt: skip
+    _, port = await listener.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        if way == "connect":
+            writer.write(b"CONNECT db.example:443 HTTP/1.1\r\nhost: db.example:443\r\n\r\n")
+            async with asyncio.timeout(SOON):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.write(b"\x16\x03 bye\n")
+        assert await asyncio.wait_for(reader.read(), SOON) == b"220 hello\n\x16\x03 bye\n"
+        writer.close()
+        world.decision = EgressDecision(EgressAction.REFUSE, Code.DENIED_BY_POLICY, ("no",))
+        if way == "redirected":
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(reader.read(), SOON)
+            writer.close()
+    finally:
+        await listener.stop(0.1)
+        server.close()
+        await server.wait_closed()
+    assert dialled == [("192.0.2.1", 443)]
+    assert {query.about.host for query in world.asked} == {opaque}
+    assert refused == []  # whoever lets through has it on record
+    assert world.codes == (["granted", "denied_by_policy"] if way == "redirected" else ["granted"])
 
 
 class _Redirected(DispatchingListener):
