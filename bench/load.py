@@ -6,6 +6,7 @@ measured is the other side. Every answer is checked: its status, and that it is 
 
 import asyncio
 import json
+import socket
 import ssl
 import time
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ _HEAD_END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where calls go. ``context`` and ``hostname`` only where it speaks TLS; ``token`` only where one is needed."""
+    """Where calls go. ``context`` and ``hostname`` only where it speaks TLS; ``token`` only where one is needed;
+    ``authority`` where it is not the address that is dialled; ``tunnel`` where CONNECT has to name it first.
+    """
 
     name: str
     port: int
@@ -28,6 +31,8 @@ class Target:
     context: ssl.SSLContext | None = None
     hostname: str | None = None
     token: str | None = None
+    authority: str | None = None
+    tunnel: str | None = None
 
     def request(self) -> bytes:
         """A whole ``tools/call`` with two places for the call's number (nine digits, so that no length changes)."""
@@ -48,8 +53,9 @@ class Target:
             },
         }
         body = json.dumps(message).encode()
+        authority = self.authority or f"127.0.0.1:{self.port}"
         head = (
-            f"POST {self.path} HTTP/1.1\r\nhost: 127.0.0.1:{self.port}\r\ncontent-type: application/json\r\n"
+            f"POST {self.path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\n"
             f"accept: application/json, text/event-stream\r\nmcp-protocol-version: {VERSION}\r\n"
             f"mcp-method: tools/call\r\nmcp-name: {TOOL}\r\ncontent-length: {len(body)}\r\n"
         )
@@ -105,8 +111,7 @@ class Load:
         for _ in range(self._connections):
             _, client = await loop.create_connection(
                 lambda: _Client(self),
-                "127.0.0.1",
-                self.target.port,
+                sock=await _dial(self.target),
                 ssl=self.target.context,
                 server_hostname=self.target.hostname,
             )
@@ -141,6 +146,20 @@ class Load:
     def fail(self, what: str) -> None:
         if not self.done.done():
             self.done.set_exception(LoadFault(f"{self.target.name}: {what}"))
+
+
+async def _dial(target: Target) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    sock = socket.create_connection(("127.0.0.1", target.port))
+    sock.setblocking(False)
+    if target.tunnel is not None:
+        asked = f"CONNECT {target.tunnel} HTTP/1.1\r\nhost: {target.tunnel}\r\n\r\n"
+        await loop.sock_sendall(sock, asked.encode())
+        answer = await loop.sock_recv(sock, 4096)
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            sock.close()
+            raise LoadFault(f"{target.name}: no tunnel: {answer!r}")
+    return sock
 
 
 class _Client(asyncio.Protocol):

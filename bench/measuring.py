@@ -63,8 +63,19 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A way in other than the gateway, at one concurrency; direct calls took turns with it."""
+
+    name: str
+    concurrency: int
+    direct: Point
+    sidecar: Point
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     compared: list[Compared]
+    ways: list[Way]
     start_seconds: list[float]
     calls: int
     sidecar_memory: procfs.Memory
@@ -89,10 +100,16 @@ async def measure(
         one, made = await _compare(stack, cores, task, concurrency, plan)
         compared.append(one)
         calls += made
+    ways = []
+    for concurrency in (CONCURRENCIES[0], CONCURRENCIES[-1]):
+        tell(f"intercepted, {concurrency} connection{'s' if concurrency > 1 else ''}")
+        found, made = await _intercepted(stack, task, concurrency, plan)
+        ways += found
+        calls += made
     tell("the rest of the calls that memory is read after")
     while (left := plan.calls_before_memory - calls) > 0:
         calls += (await _load(through, 32, plan, left)).calls
-    return Results(compared, starts, calls, procfs.memory(stack.sidecar), procfs.memory(stack.opa))
+    return Results(compared, ways, starts, calls, procfs.memory(stack.sidecar), procfs.memory(stack.opa))
 
 
 async def _compare(
@@ -126,6 +143,19 @@ async def _compare(
         {stage: median(mean[stage] for mean in means) * 1000 for stage in scrape.STAGES},
     )
     return result, made
+
+
+async def _intercepted(stack: Stack, task: str, concurrency: int, plan: Plan) -> tuple[list[Way], int]:
+    direct: list[Measured] = []
+    through: dict[str, list[Measured]] = {}
+    calls = plan.calls_at(concurrency)
+    for _ in range(plan.rounds):
+        direct.append(await _load(await stack.direct(task), concurrency, plan, calls))
+        for target in stack.intercepted():
+            measured = await _load(target, concurrency, plan, calls)
+            through.setdefault(target.name, []).append(measured)
+    ways = [Way(name, concurrency, Point.of(direct), Point.of(rounds)) for name, rounds in through.items()]
+    return ways, sum(one.calls for rounds in through.values() for one in rounds)
 
 
 async def _load(target: Target, connections: int, plan: Plan, calls: int) -> Measured:

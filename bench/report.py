@@ -19,6 +19,7 @@ MOST_START_SECONDS = 2.0
 def show(results: Results, cores: Cores, console: Console) -> None:
     console.print()
     console.print(_latencies(results))
+    console.print(_ways(results))
     console.print(_shares(results))
     console.print(_targets(results))
     if not cores.apart:
@@ -39,6 +40,23 @@ def _latencies(results: Results) -> Table:
             *(f"{sidecar.p50_ms:.2f}", f"{sidecar.p99_ms:.2f}", f"{sidecar.rate:,.0f}"),
             *(f"{sidecar.p50_ms / direct.p50_ms:.1f} ×", f"{sidecar.p99_ms / direct.p99_ms:.1f} ×"),
             f"1/{direct.rate / sidecar.rate:.1f}",
+        )
+    return table
+
+
+def _ways(results: Results) -> Table:
+    table = Table(
+        title="intercepted: the server dialled by name, by http and by https that is ended at the sidecar",
+        title_justify="left",
+    )
+    for column in ("way", "conn.", "p50 (ms)", "p99 (ms)", "calls/s", "p50 over direct", "rate"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    for one in results.ways:
+        table.add_row(
+            *(one.name, str(one.concurrency)),
+            *(f"{one.sidecar.p50_ms:.2f}", f"{one.sidecar.p99_ms:.2f}", f"{one.sidecar.rate:,.0f}"),
+            f"{one.sidecar.p50_ms / one.direct.p50_ms:.1f} ×",
+            f"1/{one.direct.rate / one.sidecar.rate:.1f}",
         )
     return table
 

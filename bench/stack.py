@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import ssl
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,8 @@ from taskgrant.client.asynchronous import TaskgrantClient
 from taskgrant.identity import contexts, csr, spiffe
 
 SERVER = "orders"
+#: What an agent that is intercepted dials.
+HOST = "orders.internal"
 TRUST_DOMAIN = "bench.taskgrant.internal"
 AGENT = f"spiffe://{TRUST_DOMAIN}/agent/bench"
 
@@ -70,6 +73,8 @@ class Stack:
     start_seconds: float
     control: Path
     gateway_port: int
+    proxy_port: int
+    trust: Path
     admin: str
     tool_port: int
 
@@ -91,6 +96,15 @@ class Stack:
     def through(self) -> Target:
         return Target("sidecar", self.gateway_port, f"/{SERVER}/mcp")
 
+    def intercepted(self) -> tuple[Target, ...]:
+        """The ways of a client that dials the server by its name: by plain http, and by https that is ended here."""
+        trust = ssl.create_default_context(cafile=self.trust)
+        plain = Target("http", self.proxy_port, f"http://{HOST}/mcp", authority=HOST)
+        tunnelled = Target(
+            "https", self.proxy_port, "/mcp", trust, HOST, authority=HOST, tunnel=f"{HOST}:443"
+        )
+        return plain, tunnelled
+
 
 @contextlib.contextmanager
 def stack(cores: Cores, runner: Sequence[str] = ()) -> Iterator[Stack]:
@@ -107,7 +121,8 @@ def stack(cores: Cores, runner: Sequence[str] = ()) -> Iterator[Stack]:
             )
         )
         tool_port = int(tools.wait_for_file(directory / "port"))
-        configuration = _configure(directory, tool_port)
+        memory = exits.enter_context(tempfile.TemporaryDirectory(prefix="taskgrant-bench-", dir="/dev/shm"))
+        configuration = _configure(directory, Path(memory), tool_port)
         began = time.perf_counter()
         os.sched_setaffinity(0, {cores.sidecar})
         try:
@@ -130,12 +145,14 @@ def stack(cores: Cores, runner: Sequence[str] = ()) -> Iterator[Stack]:
             start_seconds,
             Path(addresses["control"]),
             int(addresses["gateway"].rpartition(":")[2]),
+            int(addresses["proxy"].rpartition(":")[2]),
+            directory / "trust" / "bundle.pem",
             addresses["admin"],
             tool_port,
         )
 
 
-def _configure(directory: Path, tool_port: int) -> Path:
+def _configure(directory: Path, memory: Path, tool_port: int) -> Path:
     policy = directory / "policy"
     policy.mkdir()
     boundary = [{"server": SERVER, "tools": [*GRANT["tools"], *OTHER_GRANT["tools"]]}]
@@ -144,12 +161,19 @@ def _configure(directory: Path, tool_port: int) -> Path:
         "trust_domain": TRUST_DOMAIN,
         "agent": {"name": "bench", "own_orchestrator": True},
         "runtime_dir": "run",
-        "listen": {"gateway": "127.0.0.1:0", "proxy": "127.0.0.1:0", "admin": "127.0.0.1:0"},
+        "listen": {
+            "gateway": "127.0.0.1:0",
+            "proxy": "127.0.0.1:0",
+            "admin": "127.0.0.1:0",
+            "ca_dir": str(memory / "ca"),
+            "trust_dir": "trust",
+        },
         "servers": {
             SERVER: {
                 "protocol": "mcp",
                 "upstream": f"https://127.0.0.1:{tool_port}/mcp",
                 "versions": [VERSION],
+                "hosts": [HOST],
             }
         },
         # A core that others use too must not end the run: what is measured is what a decision costs.
