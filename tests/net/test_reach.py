@@ -1,11 +1,14 @@
 """Clients that know nothing of a sidecar reach what their task was granted, and nothing else."""
 
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.net.pod import Pod, tool_call
+from tests.e2e.processes import wait_for
+from tests.net.pod import AGENT_UID, Pod, tool_call
 from tests.net.world import ELSEWHERE, ELSEWHERE6
 
 COMMENT = {
@@ -160,6 +163,74 @@ for text in ("hello", 7, "hello"):
         lines = [line.split() for line in pod.try_python(script).splitlines()]
     assert [status for status, _ in lines] == ["200", "403", "200"]
     assert len({port for _, port in lines}) == 1
+
+
+KEPT = """
+import http.client, json, os, requests, sys, time
+scheme, sign, over = sys.argv[1:]
+kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+asked = "/tickets/7/comments", json.dumps({"text": "hello"}), {"content-type": "application/json"}
+session = requests.Session()
+def by_pool():
+    path, body, headers = asked
+    print(session.post(f"{scheme}://desk.internal{path}", data=body, headers=headers, timeout=20).status_code)
+one = kind("desk.internal", timeout=20)
+one.request("POST", *asked)
+print(one.getresponse().read() and "answered")
+by_pool()
+open(sign, "w").close()
+print(one.sock.recv(1))
+while not os.path.exists(over):
+    time.sleep(0.01)
+by_pool()
+"""
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_kept_connection_ends_with_its_task(pod, scheme):
+    """The client sees its end at once; a pool of connections opens another for the next task."""
+    asked, over = (pod.directory / "agent" / f"{scheme}-{each}" for each in ("asked", "over"))
+    with ThreadPoolExecutor(1) as pool:
+        with pod.task(COMMENT):
+            keeping = pool.submit(pod.try_python, KEPT, scheme, asked, over)
+            wait_for(asked.exists, "a connection is kept", pod.process)
+        with pod.task(COMMENT):
+            over.touch()
+            assert keeping.result(60).split() == ["answered", "200", "b''", "200"]
+
+
+MCP = """
+import asyncio, os, pathlib, sys
+from mcp import Client
+
+async def main(url, signs):
+    async with Client(url) as client:
+        for number in range(3):
+            result = await client.call_tool("note", {"text": "x"})
+            print(result.content[0].text if not result.is_error else "refused")
+            pathlib.Path(signs, f"called-{number}").touch()
+            while number < 2 and not os.path.exists(f"{signs}/go-on-{number}"):
+                await asyncio.sleep(0.01)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_client_of_mcp_lives_through_the_end_of_its_task(pod, scheme):
+    """Its connections end with the task, its session does not: the next task goes on with it."""
+    signs = pod.directory / "agent" / f"mcp-{scheme}"
+    signs.mkdir()
+    os.chown(signs, AGENT_UID, AGENT_UID)
+    with ThreadPoolExecutor(1) as pool:
+        with pod.task(NOTE):
+            living = pool.submit(pod.try_python, MCP, f"{scheme}://tools.internal/mcp", signs)
+            wait_for((signs / "called-0").exists, "it has called", pod.process)
+        (signs / "go-on-0").touch()
+        wait_for((signs / "called-1").exists, "it has called without a task", pod.process)
+        with pod.task(NOTE):
+            (signs / "go-on-1").touch()
+            assert living.result(60).split() == ["done", "refused", "done"]
 
 
 RAW = """

@@ -12,6 +12,7 @@ import pytest
 
 from taskgrant.errors import ConfigurationError, Refused
 from taskgrant.model.call import Answer
+from taskgrant.model.ids import TaskId
 from taskgrant.wire.config import ListenConfig
 from taskgrant.wire.exchange import HttpExchange
 from taskgrant.wire.listener import Handler, Listener
@@ -234,6 +235,64 @@ async def test_connections_are_bounded() -> None:
         assert await server.talk(server.request()) == b""
         writer.transport.abort()
         assert len(server.seen) == 1
+
+
+ENDED, OTHER = TaskId("task-ended"), TaskId("task-other")
+
+
+@pytest.mark.parametrize(("name", "ends"), [("proxy", True), ("gateway", False)])
+async def test_a_connection_ends_with_the_task_of_its_last_call(name: str, ends: bool) -> None:
+    """At once where no request is under way; another task's, and the gateway's, go on."""
+
+    async def serve(exchange: HttpExchange) -> None:
+        for task in (exchange.head.get("x-tasks") or "").split():
+            exchange.serves(TaskId(task))
+        await exchange.answer(Answer(200, "text/plain", b"ok"))
+
+    async with listening(serve, name) as server:
+        target = f"http://127.0.0.1:{server.port}/mail/mcp" if name == "proxy" else "/mail/mcp"
+
+        async def ask(tasks: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await server.dial()
+            writer.write(server.request(f"X-Tasks: {tasks}", target=target))
+            assert b"200 OK" in await reader.readuntil(b"ok")
+            return reader, writer
+
+        # Before it is closed, each has been asked once more than the last one that is told to end.
+        ended, other, moved, nobodys = [await ask(each) for each in (ENDED, OTHER, f"{ENDED} {OTHER}", "")]
+        server.listener.end_of([ENDED])
+        for (reader, writer), open_ in ((ended, not ends), (other, True), (moved, True), (nobodys, True)):
+            if not open_:
+                assert await asyncio.wait_for(reader.read(), SOON) == b""
+            else:
+                writer.write(server.request(target=target))
+                assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"ok"), SOON)
+            writer.transport.abort()
+
+
+async def test_an_answer_that_is_under_way_is_its_connections_last() -> None:
+    begun, told = asyncio.Event(), asyncio.Event()
+    calls = 0
+
+    async def serve(exchange: HttpExchange) -> None:
+        nonlocal calls
+        calls += 1
+        exchange.serves(ENDED)
+        begun.set()
+        await told.wait()
+        await exchange.answer(Answer(200, "text/plain", b"ok"))
+
+    async with listening(serve, "proxy") as server:
+        reader, writer = await server.dial()
+        request = server.request(target=f"http://127.0.0.1:{server.port}/mail/mcp")
+        writer.write(request * 2)
+        await asyncio.wait_for(begun.wait(), SOON)
+        server.listener.end_of([ENDED])
+        told.set()
+        raw = await asyncio.wait_for(read_all(reader), SOON)
+        writer.transport.abort()
+    assert raw.count(b"200 OK") == calls == 1
+    assert b"connection: close" in raw.lower()
 
 
 async def test_a_handler_that_fails_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:

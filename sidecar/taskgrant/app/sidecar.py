@@ -195,6 +195,7 @@ class Sidecar:
         for listener in _listeners(config, pipeline, interception):
             with asked_by(f"listen.{listener.name}", getattr(config.listen, listener.name)):
                 bound[listener.name] = _url(*await listener.start())
+            pipeline.on_ended(listener.end_of)
             stack.push_async_callback(listener.stop, _GRACE_SECONDS)
         bound.setdefault("proxy", bound.get("transparent", ""))
         if config.listen.transparent is not None:

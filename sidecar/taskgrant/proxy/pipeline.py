@@ -8,6 +8,7 @@ that a model can read.
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Collection
 from time import perf_counter
 
 from taskgrant.errors import Refused, Severed
@@ -31,6 +32,8 @@ from taskgrant.proxy.locate import check_path, locate
 from taskgrant.proxy.parts import Parts, Permitted
 from taskgrant.wire.exchange import HttpExchange
 
+Ended = Callable[[Collection[TaskId]], None]
+
 
 class Pipeline:
     """Handles exchanges. ``flows``, by protocol, know what is answered here and how a permitted call is sent; what
@@ -43,6 +46,7 @@ class Pipeline:
         self._egress = egress
         self._in_flight = 0
         self._calls: Counter[TaskId] = Counter()
+        self._on_ended: list[Ended] = []
 
     @property
     def in_flight(self) -> int:
@@ -67,8 +71,14 @@ class Pipeline:
         fault = Malformed(refusal.code, refusal.reason)
         self._record_refusal(fault, caller, None, refusal, None, "")
 
+    def on_ended(self, ended: Ended) -> None:
+        """To be told of tasks that end."""
+        self._on_ended.append(ended)
+
     async def apply(self, revocation: Revocation) -> tuple[CallId, ...]:
         """Severs and forgets what ended. Returning means severed; answers the calls that had begun."""
+        for ended in self._on_ended:  # first, so that answers of severed calls are their connection's last
+            ended(revocation.tasks)
         self._parts.credentials.apply(revocation)
         begun = await self._parts.upstream.apply(revocation)
         for task in revocation.tasks:
@@ -116,6 +126,7 @@ class Pipeline:
             task = None
         else:
             task = bound
+            exchange.serves(task.id)
         try:
             if await self._answer(exchange, server, call, task):
                 return

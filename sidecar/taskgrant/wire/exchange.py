@@ -5,7 +5,7 @@ before the request's body was read ends the connection: what follows on it would
 """
 
 import asyncio
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 from aiohttp.http_writer import StreamWriter
 from aiohttp.web import BaseRequest, Response, StreamResponse
@@ -14,10 +14,18 @@ from aiohttp.web_protocol import RequestPayloadError
 from taskgrant.errors import Refused
 from taskgrant.model.call import Answer, Caller, Head, Headers
 from taskgrant.model.codes import Code
+from taskgrant.model.ids import TaskId
 from taskgrant.model.ports import Destination
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BODILESS = frozenset({204, 205, 304})
+
+
+class Connection(Protocol):
+    """What a request came by."""
+
+    task: TaskId | None
+    ending: bool
 
 
 class HttpExchange:
@@ -35,6 +43,10 @@ class HttpExchange:
         self._event_stream = False
         self._ended = False
         self._bodiless = False
+
+    def serves(self, task: TaskId) -> None:
+        """The connection is this task's from now on, and ends with it."""
+        self._connection.task = task
 
     @property
     def begun(self) -> bool:
@@ -134,10 +146,17 @@ class HttpExchange:
         if self.response is not None:
             raise RuntimeError("the answer has begun already")
         response.headers["server"] = "taskgrant"
-        if not self._request.content.at_eof() or "upgrade" in self._request.headers:
-            response.force_close()  # an offer to change the protocol was declined: see protocols.framing
+        declined = (
+            "upgrade" in self._request.headers
+        )  # an offer to change the protocol: see protocols.framing
+        if not self._request.content.at_eof() or declined or self._connection.ending:
+            response.force_close()
         self.response = response
         await response.prepare(self._request)
+
+    @property
+    def _connection(self) -> Connection:
+        return cast(Connection, self._request.protocol)
 
     @property
     def _writer(self) -> StreamWriter:

@@ -2,13 +2,16 @@
 
 Every request, also on a kept-alive connection, becomes an exchange of its own, or is refused here and the connection
 closed. The client's uid is looked up once per connection, when it is made.
+
+A connection is the task's whose call was the last on it, and is closed with that task: at once, or after the answer
+that is under way. The gateway's are kept: a client of it has a session that outlives tasks, and is told of their end.
 """
 
 import asyncio
 import hmac
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Collection, Container
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -17,6 +20,7 @@ from aiohttp.web import BaseRequest, RequestHandler, Response, Server, StreamRes
 from taskgrant.errors import ConfigurationError, Refused
 from taskgrant.model.call import Caller, Head, Refusal
 from taskgrant.model.codes import Code
+from taskgrant.model.ids import TaskId
 from taskgrant.model.ports import Destination
 from taskgrant.wire import peer
 from taskgrant.wire.config import ListenConfig
@@ -66,9 +70,9 @@ class Accepted:
 
 
 class _Connection(RequestHandler):
-    """A connection, with the uid of its other end and a deadline for its first head."""
+    """A connection, with the uid of its other end, a deadline for its first head, and the task that it is of."""
 
-    __slots__ = ("_head_deadline", "_listener", "accepted", "uid")
+    __slots__ = ("_head_deadline", "_listener", "accepted", "ending", "serving", "task", "uid")
 
     def __init__(
         self, listener: "Listener", server: Server, accepted: Accepted | None, **settings: Any
@@ -78,6 +82,17 @@ class _Connection(RequestHandler):
         self._head_deadline: asyncio.TimerHandle | None = None
         self.accepted = accepted
         self.uid: int | None = None
+        self.task: TaskId | None = None
+        self.serving = False
+        self.ending = False
+
+    def end(self) -> None:
+        """Closes it when no request is under way, which begins no other."""
+        self.ending = True
+        if self.serving:
+            self.close()
+        else:
+            self.force_close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -182,6 +197,15 @@ class Listener:
         await self._server.wait_closed()
         self._server = None
 
+    def end_of(self, tasks: Collection[TaskId]) -> None:
+        """These tasks are over, and so are their connections."""
+        if self._http is None or self._way == "gateway":
+            return
+        for each in self._http.connections:
+            connection = cast(_Connection, each)
+            if connection.task in tasks:
+                connection.end()
+
     async def _finish(self, grace: float) -> None:
         if self._http is not None:
             self._http.pre_shutdown()
@@ -189,6 +213,13 @@ class Listener:
 
     async def _serve(self, request: BaseRequest) -> StreamResponse:
         connection = cast(_Connection, request.protocol)
+        connection.serving = True
+        try:
+            return await self._serve_on(connection, request)
+        finally:
+            connection.serving = False
+
+    async def _serve_on(self, connection: _Connection, request: BaseRequest) -> StreamResponse:
         connection.head_arrived()
         caller = self._caller(request, connection)
         if connection.uid is None or connection.uid not in self._expected:
