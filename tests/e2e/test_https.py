@@ -1,6 +1,7 @@
 """Agents that speak https: clients that know a proxy and a bundle of CAs by their environment, and nothing else."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from taskgrant.client import SyncTaskgrantClient
 from tests.e2e.office import READ
 from tests.e2e.processes import Installation
 from tests.e2e.tickets import SHOW, Tickets, tickets
+from tests.wire.http2.client import Client
 
 URL = "https://tickets.internal/tickets/7"
 REFUSED = "https://tickets.internal/tickets"
@@ -52,11 +54,36 @@ http.request({host: proxy.hostname, port: proxy.port, method: 'CONNECT', path: h
   .on('connect', (granted, socket) => {
     if (granted.statusCode !== 200) process.exit(4)
     const createConnection = () =>
-      tls.connect({socket, servername: url.hostname, ALPNProtocols: ['h2', 'http/1.1']})
+      tls.connect({socket, servername: url.hostname, ALPNProtocols: ['http/1.1']})
     https.get(url, {defaultPort: 443, createConnection}, answer => {
       let body = ''
       answer.on('data', data => body += data).on('end', () => console.log(answer.statusCode, body))
     }).on('error', error => { console.error(error.code); process.exit(3) })
+  })
+  .end()
+"""
+HTTPX_HTTP2 = """
+import httpx2, sys
+with httpx2.Client(http1=False, http2=True) as client:
+    answer = client.get(sys.argv[1])
+    assert answer.http_version == 'HTTP/2'
+print(answer.status_code, answer.text)
+"""
+NODE_HTTP2 = """
+const http = require('http'), http2 = require('http2'), tls = require('tls')
+const url = new URL(process.argv[1]), proxy = new URL(process.env.HTTPS_PROXY)
+const credentials = Buffer.from(decodeURIComponent(proxy.username + ':' + proxy.password)).toString('base64')
+const headers = {host: url.hostname + ':443', 'proxy-authorization': 'Basic ' + credentials}
+http.request({host: proxy.hostname, port: proxy.port, method: 'CONNECT', path: headers.host, headers})
+  .on('connect', (granted, socket) => {
+    if (granted.statusCode !== 200) process.exit(4)
+    const createConnection = () => tls.connect({socket, servername: url.hostname, ALPNProtocols: ['h2']})
+    const session = http2.connect(url, {createConnection})
+    const request = session.request({':path': url.pathname})
+    let status, body = ''
+    request.on('response', answer => status = answer[':status'])
+    request.on('data', data => body += data)
+    request.on('end', () => { console.log(status, body); session.close() })
   })
   .end()
 """
@@ -79,6 +106,8 @@ CLIENTS = {
     "httpx": (sys.executable, "-c", HTTPX),
     "aiohttp": (sys.executable, "-c", AIOHTTP),
     "node": ("node", "-e", NODE),
+    "httpx by HTTP/2": (sys.executable, "-c", HTTPX_HTTP2),
+    "node by HTTP/2": ("node", "-e", NODE_HTTP2),
 }
 
 
@@ -317,6 +346,54 @@ def test_tunnel_tls_and_host_name_one_server(said: tuple[World, str], tunnel: st
             assert (status, reached) == (421, 0)
         else:
             assert (status, reached) == ((200, 1) if name == "tickets.internal" else (400, 0))
+
+
+async def test_streams_of_one_connection_are_decided_on_one_by_one(world: World) -> None:
+    """Allowed, refused and misdirected ones at once, and one of an MCP server's on a connection of its own."""
+    async with (
+        world.tickets.orchestrator() as orchestrator,
+        orchestrator.task("show", [SHOW]) as task,
+    ):
+        before = len(world.tickets.requests)
+        async with http2(world, "tickets.internal", str(task.handle)) as client:
+            streams = [
+                client.ask(client.fields(path, authority=authority))
+                for _ in range(10)
+                for path, authority in (
+                    ("/tickets/7", "tickets.internal"), ("/tickets", "tickets.internal"), ("/mcp", "office.internal"),
+                )
+            ]  # fmt: skip
+            answers = [await client.answer(stream) for stream in streams]
+            assert [answered.status for answered in answers] == [200, 403, 421] * 10
+            assert json.loads(answers[1].body)["code"] == "no_grant"
+        assert [each["path"] for each in world.tickets.requests[before:]] == ["/tickets/7"] * 10
+
+
+async def test_a_tasks_end_is_its_connections_end(world: World) -> None:
+    async with world.tickets.orchestrator() as orchestrator:
+        async with orchestrator.task("show", [SHOW]) as task:
+            handle = str(task.handle)
+            async with contextlib.AsyncExitStack() as stack:
+                client = await stack.enter_async_context(http2(world, "tickets.internal", handle))
+                assert (await client.get("/tickets/7")).status == 200
+                kept = stack.pop_all()
+        async with kept:
+            assert await client.gone() == 0
+
+
+@contextlib.asynccontextmanager
+async def http2(world: World, host: str, handle: str) -> AsyncIterator[Client]:
+    """A client by its frames, in a tunnel, over TLS."""
+    trust = ssl.create_default_context(cafile=str(world.trust / "ca.pem"))
+    trust.set_alpn_protocols(["h2"])
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    try:
+        writer.write(f"CONNECT {host}:443 HTTP/1.1\r\nProxy-Authorization: Bearer {handle}\r\n\r\n".encode())
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        await writer.start_tls(trust, server_hostname=host)
+        yield Client(reader, writer, "https", host)
+    finally:
+        writer.transport.abort()
 
 
 async def test_what_may_be_let_through_needs_a_task_and_leads_nowhere_near(

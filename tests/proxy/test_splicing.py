@@ -25,6 +25,7 @@ from taskgrant.model.egress import (
 from taskgrant.model.event import Revocation
 from taskgrant.model.grant import Grant
 from taskgrant.model.ids import TaskId
+from taskgrant.model.ports import Exchange
 from taskgrant.model.record import Record
 from taskgrant.model.task import Task, TaskState
 from taskgrant.model.time import Instant
@@ -33,7 +34,6 @@ from taskgrant.proxy.splicing import Splicer
 from taskgrant.proxy.telemetry import Stage
 from taskgrant.wire.config import ListenConfig
 from taskgrant.wire.dispatching import DispatchingListener
-from taskgrant.wire.exchange import HttpExchange
 from taskgrant.wire.intercept import Interceptor
 from taskgrant.wire.legs import Legs
 from taskgrant.wire.listener import Accepted
@@ -370,7 +370,7 @@ def _nothing(host: str, port: int) -> ssl.SSLContext:
     raise Refused(Code.UNKNOWN_SERVER, "nothing is intercepted here")
 
 
-async def _no_handler(exchange: HttpExchange) -> None:
+async def _no_handler(exchange: Exchange) -> None:
     raise AssertionError("nothing is to be handled")
 
 

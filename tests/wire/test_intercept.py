@@ -21,14 +21,15 @@ from taskgrant.identity.pod_ca import PodCa
 from taskgrant.model.call import Answer, Caller, Refusal
 from taskgrant.model.codes import Code
 from taskgrant.model.egress import EgressHost, EgressHosts, Mode
+from taskgrant.model.ports import Exchange
 from taskgrant.wire.config import ListenConfig
 from taskgrant.wire.dispatching import DispatchingListener
-from taskgrant.wire.exchange import HttpExchange
 from taskgrant.wire.intercept import Interceptor
 from taskgrant.wire.listener import Accepted
 from taskgrant.wire.opening import Opening
 from taskgrant.wire.redirect.original import Dialled
 from tests.protocols.test_tls import message, records, sni
+from tests.wire.http2.client import Client
 from tests.wire.support import SOON, SystemClock
 
 SPLICED = EgressHosts((EgressHost("pinned.example", Mode.SPLICE),))
@@ -43,7 +44,7 @@ class World:
     contexts: LeafContexts
     dialled: Dialled | None = None
     port: int = 0
-    served: list[HttpExchange] = field(default_factory=list)
+    served: list[Exchange] = field(default_factory=list)
     refused: list[tuple[Caller, Refusal]] = field(default_factory=list)
     minted: list[str] = field(default_factory=list)
     spliced: list[str] = field(default_factory=list)
@@ -68,7 +69,7 @@ class World:
         self.refused.append((caller, refusal))
         self.told.set()
 
-    async def serve(self, exchange: HttpExchange) -> None:
+    async def serve(self, exchange: Exchange) -> None:
         self.served.append(exchange)
         destination = exchange.destination
         named = f"{destination.way} {destination.scheme} {destination.name}"
@@ -205,6 +206,39 @@ async def test_redirected_connections(name: str | None, host: str, expected: str
         assert (world.codes, world.minted, world.served) == ([expected], [], [])
 
 
+@pytest.mark.parametrize("offered", [["h2"], ["http/1.1", "h2"], ["h2", "http/1.1"]])
+async def test_a_client_that_offers_http2_speaks_it(offered: list[str]) -> None:
+    async with intercepting(REDIRECTED) as world:
+        world.trust.set_alpn_protocols(offered)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", world.port, ssl=world.trust, server_hostname="a.example"
+        )
+        client = Client(reader, writer, "https", "a.example")
+        answered = await client.get("/")
+        assert (answered.status, answered.text) == (200, "transparent https a.example")
+        answered = await client.get("/", authority="b.example")
+        assert (answered.status, json.loads(answered.body)["code"]) == (421, "misdirected")
+        answered = await client.get("/", authority="a.example:443")
+        assert answered.status == 200
+        client.scheme = "http"
+        answered = await client.get("/")
+        assert (answered.status, json.loads(answered.body)["code"]) == (400, "malformed")
+        assert len(world.served) == 2
+        writer.transport.abort()
+
+
+async def test_who_offers_both_and_speaks_neither_of_them_is_served_by_nobody() -> None:
+    async with intercepting(REDIRECTED) as world:
+        world.trust.set_alpn_protocols(["h2", "http/1.1"])
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", world.port, ssl=world.trust, server_hostname="a.example"
+        )
+        writer.write(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        assert b"HTTP/1.1" not in await asyncio.wait_for(reader.read(), SOON)
+        assert (world.codes, world.served) == (["malformed"], [])
+        writer.transport.abort()
+
+
 async def test_the_port_that_was_dialled_counts() -> None:
     async with intercepting(Dialled("192.0.2.1", 8443)) as world:
         status, body = await asyncio.to_thread(world.ask, None, "b.example", "b.example:8443")
@@ -259,7 +293,7 @@ async def test_unknown_names_by_the_thousand_make_nothing() -> None:
         (records(message(sni(b"a.example")) + b"\x01"), "malformed", 50),
         (records(message(sni(b"192.0.2.1"))), "malformed", 50),
         (records(message()), "malformed", 112),
-        (records(message(sni(b"a.example"), b"\0\x10\0\x05\0\x03\x02h2")), "unsupported", 120),
+        (records(message(sni(b"a.example"), b"\0\x10\0\x05\0\x03\x02h3")), "unsupported", 120),
         (records(message(sni(b"pinned.example"), b"\xfe\x0d\0\0")), "unsupported", 49),
         (records(message(sni(b"pinned.example"))), "no_task", 49),
     ],
@@ -343,7 +377,7 @@ async def test_tls_to_the_proxy_itself_and_tunnels_in_tunnels_are_refused() -> N
         assert world.codes == ["unsupported", "unsupported"]
 
 
-@pytest.mark.parametrize("data", [b"SSH-2.0-x\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0" * 64])
+@pytest.mark.parametrize("data", [b"SSH-2.0-x\r\n", b"\0" * 64])
 async def test_what_is_neither_is_refused_inside_a_tunnel(data: bytes) -> None:
     async with intercepting() as world:
         assert await asyncio.to_thread(world.say, "a.example:443", data) == b"<reset>"

@@ -13,9 +13,10 @@ import pytest
 from taskgrant.errors import ConfigurationError, Refused
 from taskgrant.model.call import Answer
 from taskgrant.model.ids import TaskId
+from taskgrant.model.ports import Exchange
 from taskgrant.wire.config import ListenConfig
-from taskgrant.wire.exchange import HttpExchange
-from taskgrant.wire.listener import Handler, Listener
+from taskgrant.wire.listener import Listener
+from taskgrant.wire.serving import Handler
 from tests.wire.support import SOON
 
 LIMIT = 1000
@@ -23,7 +24,7 @@ US = frozenset({os.getuid()})
 
 
 class Server:
-    def __init__(self, listener: Listener, port: int, seen: list[HttpExchange], bodies: list[bytes]) -> None:
+    def __init__(self, listener: Listener, port: int, seen: list[Exchange], bodies: list[bytes]) -> None:
         self.listener = listener
         self.port = port
         self.seen = seen
@@ -62,10 +63,10 @@ async def read_all(reader: asyncio.StreamReader) -> bytes:
 async def listening(
     handler: Handler | None = None, name: str = "gateway", uids: frozenset[int] = US, **settings: Any
 ) -> AsyncIterator[Server]:
-    seen: list[HttpExchange] = []
+    seen: list[Exchange] = []
     bodies: list[bytes] = []
 
-    async def read_and_answer(exchange: HttpExchange) -> None:
+    async def read_and_answer(exchange: Exchange) -> None:
         seen.append(exchange)
         try:
             bodies.append(await exchange.body(LIMIT))
@@ -244,7 +245,7 @@ ENDED, OTHER = TaskId("task-ended"), TaskId("task-other")
 async def test_a_connection_ends_with_the_task_of_its_last_call(name: str, ends: bool) -> None:
     """At once where no request is under way; another task's, and the gateway's, go on."""
 
-    async def serve(exchange: HttpExchange) -> None:
+    async def serve(exchange: Exchange) -> None:
         for task in (exchange.head.get("x-tasks") or "").split():
             exchange.serves(TaskId(task))
         await exchange.answer(Answer(200, "text/plain", b"ok"))
@@ -274,7 +275,7 @@ async def test_an_answer_that_is_under_way_is_its_connections_last() -> None:
     begun, told = asyncio.Event(), asyncio.Event()
     calls = 0
 
-    async def serve(exchange: HttpExchange) -> None:
+    async def serve(exchange: Exchange) -> None:
         nonlocal calls
         calls += 1
         exchange.serves(ENDED)
@@ -296,10 +297,10 @@ async def test_an_answer_that_is_under_way_is_its_connections_last() -> None:
 
 
 async def test_a_handler_that_fails_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    async def fail(exchange: HttpExchange) -> None:
+    async def fail(exchange: Exchange) -> None:
         raise LookupError("a secret")
 
-    async def forget(exchange: HttpExchange) -> None:
+    async def forget(exchange: Exchange) -> None:
         """Gives no answer."""
 
     for handler in (fail, forget):
@@ -312,7 +313,7 @@ async def test_a_handler_that_fails_tells_nothing(caplog: pytest.LogCaptureFixtu
 
 
 async def test_a_stream_that_ends_well_and_one_that_is_aborted() -> None:
-    async def stream(exchange: HttpExchange) -> None:
+    async def stream(exchange: Exchange) -> None:
         await exchange.begin(200, (("content-type", "text/event-stream"),))
         assert exchange.streaming
         await exchange.write(b"data: 1\n\n")
@@ -335,7 +336,7 @@ async def test_a_stream_that_ends_well_and_one_that_is_aborted() -> None:
 async def test_a_reader_that_does_not_read_holds_the_writer_and_not_the_end() -> None:
     blocked, ended = asyncio.Event(), asyncio.Event()
 
-    async def flood(exchange: HttpExchange) -> None:
+    async def flood(exchange: Exchange) -> None:
         await exchange.begin(200, (("content-type", "text/event-stream"),))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.2):
@@ -357,7 +358,7 @@ async def test_a_reader_that_does_not_read_holds_the_writer_and_not_the_end() ->
 async def test_a_client_that_goes_away_ends_its_handler() -> None:
     began, cancelled = asyncio.Event(), asyncio.Event()
 
-    async def wait(exchange: HttpExchange) -> None:
+    async def wait(exchange: Exchange) -> None:
         began.set()
         try:
             await asyncio.Event().wait()
@@ -373,7 +374,7 @@ async def test_a_client_that_goes_away_ends_its_handler() -> None:
 
 
 async def test_answers_without_a_body() -> None:
-    async def head(exchange: HttpExchange) -> None:
+    async def head(exchange: Exchange) -> None:
         await exchange.begin(200, ())
         await exchange.write(b"not for HEAD")
         await exchange.end("clean")
@@ -388,7 +389,7 @@ async def test_answers_without_a_body() -> None:
     "bind", ["0.0.0.0:1", "10.0.0.1:1", "example.org:1", "127.0.0.1", "127.0.0.1:x", "[::]:1", ":1"]
 )
 def test_addresses_that_are_not_loopback(bind: str) -> None:
-    async def handler(exchange: HttpExchange) -> None:
+    async def handler(exchange: Exchange) -> None:
         """Never called."""
 
     with pytest.raises(ConfigurationError):

@@ -11,6 +11,7 @@ import ssl
 from taskgrant.identity.csr import KeyPair
 
 _ALPN = ["http/1.1"]
+_ALPN_INTERCEPTING = ["h2", "http/1.1"]
 
 
 def client_context(chain_pem: bytes, key: KeyPair, trust: bytes | None) -> ssl.SSLContext:
@@ -59,6 +60,7 @@ def intercepting_context(chain_pem: bytes, key: KeyPair, name: str) -> ssl.SSLCo
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _settle(context)
+    context.set_alpn_protocols(_ALPN_INTERCEPTING)
     context.num_tickets = 0
 
     def check(_: ssl.SSLObject | ssl.SSLSocket, asked: str | None, __: ssl.SSLContext) -> int | None:

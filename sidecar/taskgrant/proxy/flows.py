@@ -5,16 +5,16 @@ from typing import Protocol
 from taskgrant.model.call import Call, Refusal
 from taskgrant.model.catalogue import Server
 from taskgrant.model.ids import TaskId
+from taskgrant.model.ports import Exchange
 from taskgrant.model.task import Task
 from taskgrant.protocols.http import HttpCodec
 from taskgrant.proxy.forward import credential, send
 from taskgrant.proxy.parts import Parts, Permitted
 from taskgrant.proxy.relay import check_status, relay
-from taskgrant.wire.exchange import HttpExchange
 
 
 class Flow(Protocol):
-    async def answer(self, exchange: HttpExchange, server: Server, call: Call, task: Task | None) -> bool:
+    async def answer(self, exchange: Exchange, server: Server, call: Call, task: Task | None) -> bool:
         """Answers what needs no tool server; False when the call has to go there (and so needs a task)."""
         ...
 
@@ -36,7 +36,7 @@ class HttpFlow:
         self._parts = parts
         self._codec = HttpCodec()
 
-    async def answer(self, exchange: HttpExchange, server: Server, call: Call, task: Task | None) -> bool:
+    async def answer(self, exchange: Exchange, server: Server, call: Call, task: Task | None) -> bool:
         return False
 
     async def forward(self, permitted: Permitted) -> None:

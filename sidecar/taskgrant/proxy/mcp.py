@@ -23,7 +23,7 @@ from taskgrant.model.coverage import covers_server
 from taskgrant.model.credential import Issued
 from taskgrant.model.ids import TaskId
 from taskgrant.model.json import JsonObject
-from taskgrant.model.ports import Reply
+from taskgrant.model.ports import Exchange, Reply
 from taskgrant.model.record import Record
 from taskgrant.model.task import Task
 from taskgrant.protocols.mcp import answers, handshake, lists
@@ -46,7 +46,6 @@ from taskgrant.proxy.relay import (
     whole,
 )
 from taskgrant.proxy.standing import Standing
-from taskgrant.wire.exchange import HttpExchange
 
 _HANDSHAKE_LIMIT = 1 << 20
 #: What clients are told of a server that has not spoken yet. Some clients ask for nothing that was not announced when
@@ -73,7 +72,7 @@ class McpFlow:
 
     # -- what is answered here ---------------------------------------------------------------------------------
 
-    async def answer(self, exchange: HttpExchange, server: Server, call: Call, task: Task | None) -> bool:
+    async def answer(self, exchange: Exchange, server: Server, call: Call, task: Task | None) -> bool:
         match call.kind:
             case Kind.SESSION:
                 await self._session(exchange, server, call)
@@ -92,7 +91,7 @@ class McpFlow:
                 return False
         return True
 
-    async def _session(self, exchange: HttpExchange, server: Server, call: Call) -> None:
+    async def _session(self, exchange: Exchange, server: Server, call: Call) -> None:
         said = self._said.get(server.name, _UNKNOWN)
         if call.action == INITIALIZE:
             opened = secrets.token_urlsafe(24)
@@ -137,7 +136,7 @@ class McpFlow:
         use = _USE_OF_LIST.get(call.action)
         return any(use is None or use in grant.tools for grant in grants)
 
-    async def _stream(self, exchange: HttpExchange, call: Call) -> None:
+    async def _stream(self, exchange: Exchange, call: Call) -> None:
         first = answers.listen_acknowledged_event(call) if call.action == LISTEN else b""
         changed = (
             answers.list_changed_event(call.version, call.rpc_id) if answers.wants_tool_changes(call) else b""

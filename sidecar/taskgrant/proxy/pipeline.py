@@ -19,7 +19,7 @@ from taskgrant.model.coverage import compare
 from taskgrant.model.decision import Decision
 from taskgrant.model.event import Revocation
 from taskgrant.model.ids import CallId, TaskId
-from taskgrant.model.ports import Codec
+from taskgrant.model.ports import Codec, Exchange
 from taskgrant.model.task import Task
 from taskgrant.protocols.http import HttpCodec
 from taskgrant.proxy import records
@@ -30,7 +30,6 @@ from taskgrant.proxy.forward import check_rate
 from taskgrant.proxy.gate import WITHOUT_TASK
 from taskgrant.proxy.locate import check_path, locate
 from taskgrant.proxy.parts import Parts, Permitted
-from taskgrant.wire.exchange import HttpExchange
 
 Ended = Callable[[Collection[TaskId]], None]
 
@@ -52,7 +51,7 @@ class Pipeline:
     def in_flight(self) -> int:
         return self._in_flight
 
-    async def handle(self, exchange: HttpExchange) -> None:
+    async def handle(self, exchange: Exchange) -> None:
         if self._in_flight >= self._parts.config.max_calls:
             fault = Malformed(
                 Code.OVERLOADED,
@@ -91,7 +90,7 @@ class Pipeline:
 
     # -- the steps ---------------------------------------------------------------------------------------------
 
-    async def _locate(self, exchange: HttpExchange) -> None:
+    async def _locate(self, exchange: Exchange) -> None:
         host = self._egress.of(exchange.destination)
         if host is not None:
             await self._egress.handle(exchange, host)
@@ -117,7 +116,7 @@ class Pipeline:
             return
         await self._bind(exchange, server, codec, parsed)
 
-    async def _bind(self, exchange: HttpExchange, server: Server, codec: Codec, call: Call) -> None:
+    async def _bind(self, exchange: Exchange, server: Server, codec: Codec, call: Call) -> None:
         bound = self._parts.view.bind(exchange.caller)
         if isinstance(bound, Refusal):
             if bound.code not in WITHOUT_TASK:
@@ -137,7 +136,7 @@ class Pipeline:
         except Refused as refused:
             await self._refuse(exchange, codec, call, _refusal(refused), task, None, server.name)
 
-    async def _answer(self, exchange: HttpExchange, server: Server, call: Call, task: Task | None) -> bool:
+    async def _answer(self, exchange: Exchange, server: Server, call: Call, task: Task | None) -> bool:
         """False when only the tool server can answer. What is answered here is on record once it is."""
         try:
             if not await self._flows[server.protocol].answer(exchange, server, call, task):
@@ -149,13 +148,11 @@ class Pipeline:
         self._record_answer(exchange, server, call, task)
         return True
 
-    def _record_answer(self, exchange: HttpExchange, server: Server, call: Call, task: Task | None) -> None:
+    def _record_answer(self, exchange: Exchange, server: Server, call: Call, task: Task | None) -> None:
         self._parts.telemetry.decided(Code.GRANTED, server.name)
         self._parts.recorder.post(records.answered(call, exchange.caller, task, self._parts.clock.now()))
 
-    async def _call(
-        self, exchange: HttpExchange, server: Server, codec: Codec, call: Call, task: Task
-    ) -> None:
+    async def _call(self, exchange: Exchange, server: Server, codec: Codec, call: Call, task: Task) -> None:
         decision: Decision | None = None
         try:
             # Registered first, read afterwards: a revocation either finds the leg or is already in the view.
@@ -188,7 +185,7 @@ class Pipeline:
 
     async def _refuse(
         self,
-        exchange: HttpExchange,
+        exchange: Exchange,
         codec: Codec,
         call: Call | Malformed,
         refusal: Refusal,

@@ -31,6 +31,9 @@ class ListenConfig(BaseModel):
     admin: str = Field("127.0.0.1:15090", description="/healthz, /readyz and /metrics")
     body_limit: int = Field(4 << 20, ge=1024, le=256 << 20, description="bytes of a request's body")
     max_connections: int = Field(1024, ge=1, le=65536, description="connections of the agent to one listener")
+    http2_streams: int = Field(
+        100, ge=1, le=1000, description="requests that one HTTP/2 connection of the agent may have at once"
+    )
     head_timeout: float = Field(
         10.0, gt=0, le=120, description="seconds for the first request's head to arrive"
     )

@@ -2,9 +2,9 @@
 
     accept → whose (uid) → [let through unread] → first bytes, peeked → [CONNECT: 200, first bytes] → a speaker, or no
 
-A ``Speaker`` takes a connection of which no byte has been read. HTTP/1 has one here: the same server, intake and
-exchange as every other listener. What has none is refused as ``unsupported`` and on record, as is a client that says
-nothing before the deadline.
+A ``Speaker`` takes a connection of which no byte has been read. HTTP has one here: HTTP/1 with the same server, intake
+and exchange as every other listener, HTTP/2 (by its preface, or agreed on in TLS) with its own. What has none is
+refused as ``unsupported`` and on record, as is a client that says nothing before the deadline.
 
 CONNECT leads to nowhere but the sidecar itself: the tunnel's client is served as if it had dialled the host that it
 names, and must go on naming that one.
@@ -14,33 +14,44 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Collection, Container, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from taskgrant.errors import Refused
 from taskgrant.model.call import Caller, Refusal
 from taskgrant.model.codes import Code
+from taskgrant.model.ids import TaskId
 from taskgrant.wire import opaque, peer, tunnel
 from taskgrant.wire.config import ListenConfig
+from taskgrant.wire.http2.server import Http2Server
 from taskgrant.wire.intake import Inside
-from taskgrant.wire.listener import BACKLOG, Accepted, Handler, Listener, Refusing
+from taskgrant.wire.listener import BACKLOG, Accepted, Listener
 from taskgrant.wire.opaque import Unread
 from taskgrant.wire.opening import ENOUGH, Opening, classify
 from taskgrant.wire.peeking import peek, reset
+from taskgrant.wire.serving import Handler, Refusing
 from taskgrant.wire.tunnel import Admit
 
 _log = logging.getLogger("taskgrant.wire")
 
-#: Serves HTTP on a connection, over TLS if a context is given; returns when it has begun to. Raises ``errors.Refused``
-#: when the client ends the handshake.
-Serve = Callable[[Accepted, ssl.SSLContext | None], Awaitable[None]]
+
+class Serve(Protocol):
+    async def __call__(
+        self, accepted: Accepted, context: ssl.SSLContext | None, *, http2: bool = False
+    ) -> None:
+        """Serves HTTP on a connection, over TLS if a context is given; returns when it has begun to. Raises
+        ``errors.Refused`` when the client ends the handshake.
+        """
+        ...
+
+
 #: Serves a connection from its first byte on, by handing it over, or to its end. Raises ``errors.Refused``.
 Speaker = Callable[[Accepted, Serve], Awaitable[None]]
 
 _REASONS = {
     Opening.TLS: "TLS is not intercepted here; dial plain http, and the sidecar speaks TLS to the tool",
     Opening.CONNECT: "CONNECT is for the proxy's port, and not inside a tunnel",
-    Opening.HTTP2: "HTTP/2 is not intercepted here; speak HTTP/1.1",
     Opening.UNKNOWN: "the protocol of this connection is not known here",
 }
 _PAUSE_SECONDS = 0.2
@@ -69,13 +80,15 @@ class DispatchingListener(Listener):
         self._speakers: dict[Opening, Speaker] = dict(speakers or {})
         self._admits = admit
         self._unread = unread
+        self._http2 = Http2Server(name, self._way, handler, config, on_refused)
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._opening: set[asyncio.Task[None]] = set()
 
     @property
     def full(self) -> bool:
-        open_ = len(self._opening) + (len(self._http.connections) if self._http is not None else 0)
+        open_ = len(self._opening) + len(self._http2)
+        open_ += len(self._http.connections) if self._http is not None else 0
         return open_ > self.config.max_connections
 
     async def start(self) -> tuple[str, int]:
@@ -94,6 +107,10 @@ class DispatchingListener(Listener):
     def _listen_too(self) -> None:
         """For those who listen at more than one address."""
 
+    def end_of(self, tasks: Collection[TaskId]) -> None:
+        super().end_of(tasks)
+        self._http2.end_of(tasks)
+
     async def stop(self, grace: float) -> None:
         for task in (*self._accepting, *self._opening):
             task.cancel()
@@ -102,7 +119,7 @@ class DispatchingListener(Listener):
             listening.close()
         self._accepting.clear()
         self._sockets.clear()
-        await self._finish(grace)
+        await asyncio.gather(self._finish(grace), self._http2.finish(grace))
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -170,8 +187,8 @@ class DispatchingListener(Listener):
             if await self._unread(accepted):
                 return
             opening = await peek(accepted.sock, _classify, ENOUGH, seconds)
-        if opening is Opening.HTTP:
-            await self._serve_connection(_in_plain(accepted), None)
+        if opening in (Opening.HTTP, Opening.HTTP2):
+            await self._serve_connection(_in_plain(accepted), None, http2=opening is Opening.HTTP2)
             return
         speaker = self._speakers.get(opening)
         if speaker is None:
@@ -179,16 +196,22 @@ class DispatchingListener(Listener):
         await speaker(accepted, self._serve_connection)
 
     def _is_for_http(self, opening: Opening) -> bool:
-        return opening not in (Opening.CONNECT, Opening.TLS)
+        return opening not in (Opening.CONNECT, Opening.TLS, Opening.HTTP2)
 
-    async def _serve_connection(self, accepted: Accepted, context: ssl.SSLContext | None) -> None:
+    async def _serve_connection(
+        self, accepted: Accepted, context: ssl.SSLContext | None, *, http2: bool = False
+    ) -> None:
         loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            return self._http2.connection(accepted) if http2 else self._connection(accepted)
+
         if context is None:
-            await loop.connect_accepted_socket(lambda: self._connection(accepted), accepted.sock)
+            await loop.connect_accepted_socket(protocol, accepted.sock)
             return
         try:
             await loop.connect_accepted_socket(
-                lambda: self._connection(accepted),
+                protocol,
                 accepted.sock,
                 ssl=context,
                 ssl_handshake_timeout=self.config.head_timeout,

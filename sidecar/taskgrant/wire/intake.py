@@ -210,3 +210,10 @@ def _credentials(value: str) -> str:
 
 def _invalid(reason: str) -> Refused:
     return Refused(Code.HANDLE_INVALID, reason)
+
+
+def one_handle(outside: str | None, inside: str | None) -> str | None:
+    """The handle of a tunnel and of a request in it. Raises ``errors.Refused`` (handle_invalid)."""
+    if outside is not None and inside is not None and not hmac.compare_digest(outside, inside):
+        raise Refused(Code.HANDLE_INVALID, "two task handles are presented, and they differ")
+    return outside if inside is None else inside

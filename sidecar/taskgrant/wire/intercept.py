@@ -29,7 +29,8 @@ from taskgrant.wire.splice import Splice
 Context = Callable[[str, int], ssl.SSLContext]
 
 _HTTPS: Final = DEFAULT_PORTS["https"]
-_SPOKEN: Final = "http/1.1"
+_HTTP2: Final = "h2"
+_SPOKEN: Final = frozenset({_HTTP2, "http/1.1"})
 # RFC 8446, section 6.2
 _HANDSHAKE_FAILURE: Final = 40
 _ACCESS_DENIED: Final = 49
@@ -64,11 +65,14 @@ class Interceptor:
             raise _refuse(
                 accepted, _UNRECOGNIZED_NAME, Code(refused.code), refused.reason, name, port
             ) from None
-        if hello.alpn and _SPOKEN not in hello.alpn:
-            reason = "the client does not offer HTTP/1.1, which is what is spoken here"
+        if hello.alpn and not _SPOKEN.intersection(hello.alpn):
+            reason = "the client offers neither HTTP/2 nor HTTP/1.1, which are what is spoken here"
             raise _refuse(accepted, _NO_APPLICATION_PROTOCOL, Code.UNSUPPORTED, reason, name, port)
         way: Literal["transparent", "connect"] = "transparent" if accepted.tunnel is None else "connect"
-        await serve(replace(accepted, inside=Inside(way, "https", name, port)), context)
+        # A context of ours prefers HTTP/2, so that a client that offers it gets it.
+        await serve(
+            replace(accepted, inside=Inside(way, "https", name, port)), context, http2=_HTTP2 in hello.alpn
+        )
 
     def _named(self, accepted: Accepted, hello: ClientHello) -> tuple[str, int]:
         """Host and port, on which everything that the client has said so far agrees."""

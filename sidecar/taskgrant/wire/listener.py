@@ -8,10 +8,9 @@ that is under way. The gateway's are kept: a client of it has a session that out
 """
 
 import asyncio
-import hmac
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Collection, Container
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -25,18 +24,16 @@ from taskgrant.model.ports import Destination
 from taskgrant.wire import peer
 from taskgrant.wire.config import ListenConfig
 from taskgrant.wire.exchange import HttpExchange
-from taskgrant.wire.intake import Inside, Way, is_loopback, read
+from taskgrant.wire.intake import Inside, Way, is_loopback, one_handle, read
 from taskgrant.wire.problem import problem
 from taskgrant.wire.redirect.original import Dialled
+from taskgrant.wire.serving import Handler, Refusing, hand_over
 
 _log = logging.getLogger("taskgrant.wire")
 # What a client can provoke in the parser is answered, not logged line by line.
 _quiet = logging.getLogger("taskgrant.wire.http")
 _quiet.setLevel(logging.CRITICAL)
 
-Handler = Callable[[HttpExchange], Awaitable[None]]
-#: Told of each request that is refused here, so that it is on record like any other.
-Refusing = Callable[[Caller, Refusal], None]
 _WAYS: dict[str, Way] = {"gateway": "gateway", "proxy": "absolute", "transparent": "transparent"}
 _MAX_LINE = 16 << 10
 _MAX_FIELD = 16 << 10
@@ -232,7 +229,7 @@ class Listener:
             intake = read(
                 self._way, self._port, request.method, target, version, headers, *_whom(connection.accepted)
             )
-            handle = _one(caller.handle, intake.handle)
+            handle = one_handle(caller.handle, intake.handle)
         except Refused as refused:
             return await self._refuse(request, caller, Refusal(Code(refused.code), refused.reason))
         caller = replace(caller, handle=handle)
@@ -240,28 +237,10 @@ class Listener:
         return await self._hand_over(exchange)
 
     async def _hand_over(self, exchange: HttpExchange) -> StreamResponse:
-        try:
-            await self._handler(exchange)
-            if not exchange.begun:
-                raise RuntimeError("the handler gave no answer")
-        except ConnectionError:
-            await exchange.end("abort")  # the client is gone
-        except Exception:
-            _log.exception("a request on the %s listener failed", self.name)
-            await self._fail(exchange)
+        await hand_over(exchange, self._handler, self._on_refused, self.name)
         if exchange.response is None:
             raise ConnectionResetError("aborted before an answer was begun")
-        if not exchange.ended:
-            await exchange.end("abort")
         return exchange.response
-
-    async def _fail(self, exchange: HttpExchange) -> None:
-        if exchange.begun or exchange.ended:
-            await exchange.end("abort")
-            return
-        refusal = Refusal(Code.INVALID, "the sidecar failed; its log says why")
-        self._on_refused(exchange.caller, refusal)
-        await exchange.answer(problem(refusal.code, refusal.reason, 500), close=True)
 
     def unreadable(self, request: BaseRequest, connection: _Connection) -> StreamResponse:
         """The answer to bytes that are no HTTP request."""
@@ -300,13 +279,6 @@ def _address(name: str, bind: str) -> tuple[str, int]:
 
 def _whom(accepted: Accepted | None) -> tuple[Dialled | None, Inside | None]:
     return (None, None) if accepted is None else (accepted.dialled, accepted.inside)
-
-
-def _one(outside: str | None, inside: str | None) -> str | None:
-    """The handle of a tunnel and of a request in it. Raises ``errors.Refused`` (handle_invalid)."""
-    if outside is not None and inside is not None and not hmac.compare_digest(outside, inside):
-        raise Refused(Code.HANDLE_INVALID, "two task handles are presented, and they differ")
-    return outside if inside is None else inside
 
 
 def _peer_name(request: BaseRequest) -> str:

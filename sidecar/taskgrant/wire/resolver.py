@@ -20,8 +20,8 @@ from taskgrant.model.call import Caller, Refusal
 from taskgrant.model.codes import Code
 from taskgrant.protocols.dns import MAX_QUERY, Answered, Names
 from taskgrant.wire import peer
-from taskgrant.wire.listener import Refusing
 from taskgrant.wire.redirect.original import original_dst
+from taskgrant.wire.serving import Refusing
 
 _log = logging.getLogger("taskgrant.wire")
 

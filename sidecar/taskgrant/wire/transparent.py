@@ -12,10 +12,11 @@ from taskgrant.model.codes import Code
 from taskgrant.wire import peer
 from taskgrant.wire.config import ListenConfig
 from taskgrant.wire.dispatching import DispatchingListener, Speaker
-from taskgrant.wire.listener import BACKLOG, Accepted, Handler, Refusing
+from taskgrant.wire.listener import BACKLOG, Accepted
 from taskgrant.wire.opaque import Unread, nothing
 from taskgrant.wire.opening import Opening
 from taskgrant.wire.redirect.original import objection, original_dst
+from taskgrant.wire.serving import Handler, Refusing
 from taskgrant.wire.tunnel import Admit, none
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
