@@ -169,7 +169,6 @@ except ConnectionError:
     [
         (22, b"SSH-2.0-OpenSSH_9\r\n", "unsupported"),
         (443, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "unsupported"),
-        (82, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "unsupported"),
         (5432, b"\x00\x00\x00\x08\x04\xd2\x16\x2f", "unsupported"),
         (81, b"get / HTTP/1.1\r\n\r\n", "unsupported"),
     ],

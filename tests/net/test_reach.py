@@ -62,12 +62,13 @@ def test_curl_reaches_a_granted_operation_and_nothing_else(pod):
     assert pod.received == before
 
 
-def test_curl_calls_a_granted_tool_and_no_other(pod):
+@pytest.mark.parametrize("spoken", ["--http1.1", "--http2-prior-knowledge"])
+def test_curl_calls_a_granted_tool_and_no_other(pod, spoken):
     with pod.task(NOTE):
-        _, answer = curl(pod, *tool_call("note", {"text": "x"}), "http://tools.internal/mcp")
+        _, answer = curl(pod, spoken, *tool_call("note", {"text": "x"}), "http://tools.internal/mcp")
         assert answer["result"]["content"] == [{"type": "text", "text": "done"}]
         before = pod.received
-        _, answer = curl(pod, *tool_call("other", {"text": "x"}), "http://tools.internal/mcp")
+        _, answer = curl(pod, spoken, *tool_call("other", {"text": "x"}), "http://tools.internal/mcp")
         assert "no_grant" in json.dumps(answer)
         assert pod.received == before
 
