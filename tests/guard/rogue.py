@@ -31,6 +31,10 @@ for line in sys.stdin:
     name, arguments = params["name"], params["arguments"]
     if name == "banner":
         write("Welcome to rogue!")
+    elif name == "complains":
+        sys.stderr.write("something is amiss\n" + "x" * 5000 + "\nlast words")
+        sys.stderr.flush()
+        os._exit(1)
     elif name == "chatter":
         write("on and on\n" * 200)
     elif name == "garbage":

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import pytest
 from taskgrant.guard.child import Child, ChildGone
 from taskgrant.guard.stdio import child_environment
 from taskgrant.model.event import EventKind
+from tests.e2e.users import as_user
 from tests.guard.support import SERVER_NAME, Client, TestAuthority, client, guard
 from tests.identity.support import AGENT, Domain
 
@@ -24,9 +26,10 @@ MODERN = "2026-07-28"
 VERSION_META = "io.modelcontextprotocol/protocolVersion"
 COMMAND = (sys.executable, "-I", "-S", str(ROGUE))
 LINE_LIMIT = 50_000
+NOBODY = 65534
 TOOLS = (
     "plain", "banner", "chatter", "garbage", "batch", "infinite", "endless", "unbroken", "stranger", "dies",
-    "answers_and_dies", "mute", "deaf", "silent", "stubborn", "reports", "asks", "announces",
+    "answers_and_dies", "complains", "mute", "deaf", "silent", "stubborn", "reports", "asks", "announces",
 )  # fmt: skip
 
 
@@ -218,6 +221,23 @@ async def test_what_does_no_harm_is_borne(tool: str, authority: TestAuthority, d
         assert await result(modern(sidecar, tool))
 
 
+async def test_what_a_server_complains_of_is_in_the_log(
+    authority: TestAuthority, domain: Domain, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "taskgrant.guard.child")
+    async with rogue(authority) as url, task(domain, url) as sidecar:
+        assert (await refused(modern(sidecar, "complains")))[1] == "outcome_unknown"
+    told = [record for record in caplog.records if record.message.startswith("tool server: ")]
+    assert [record.message.removeprefix("tool server: ") for record in told] == [
+        "something is amiss",
+        "(a long line)",
+        "last words",
+    ]
+    assert {(vars(record)["server"], vars(record)["task"]) for record in told} == {("mail", "task-1")}
+    (ended,) = [record for record in caplog.records if record.message == "a tool server has ended"]
+    assert vars(ended)["exit_code"] == 1
+
+
 async def test_a_session_whose_server_has_died_is_over(authority: TestAuthority, domain: Domain) -> None:
     async with rogue(authority) as url, task(domain, url) as sidecar:
         session = await opened(sidecar)
@@ -382,6 +402,25 @@ async def test_the_guard_takes_its_servers_with_it(authority: TestAuthority, dom
                 line = await answer.content.readline()
         pids = json.loads(line.removeprefix(b"data: "))["params"]["pids"]
     assert not any(map(exists, pids))
+
+
+async def test_a_server_under_a_user_of_its_own_is_ended_all_the_same(
+    authority: TestAuthority, domain: Domain, tmp_path: Path
+) -> None:
+    command = (*as_user(NOBODY, tmp_path), *COMMAND)
+    environment = child_environment(os.environ, [])
+    async with (
+        rogue(authority, command=command, environment=environment) as url,
+        task(domain, url) as sidecar,
+    ):
+        pid = (await result(modern(sidecar, "plain")))["pid"]
+        assert owner(pid) == NOBODY
+        await authority.revoke(tasks=["task-1"])
+        await gone(pid)
+
+
+def owner(pid: int) -> int:
+    return Path(f"/proc/{pid}").stat().st_uid
 
 
 def test_variables_of_a_command() -> None:

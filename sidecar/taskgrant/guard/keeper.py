@@ -53,20 +53,21 @@ def main(arguments: list[str]) -> int:
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
-    code: int | None = None
-    while code is None:
-        told = signal.sigwait(_HEARD) == signal.SIGTERM
-        code = 128 + signal.SIGTERM if told else _reap().get(server)
-    _end(server)
-    return code
+    ended: dict[int, int] = {}
+    while server not in ended and signal.sigwait(_HEARD) != signal.SIGTERM:
+        ended |= _reap()
+    _end(server, ended)
+    return ended.get(server, 128 + signal.SIGKILL)
 
 
-def _end(server: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(server, signal.SIGTERM)
+def _end(server: int, ended: dict[int, int]) -> None:
+    """Ends all that is left. ``ended`` takes in how."""
+    if _children():
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(server, signal.SIGTERM)
     deadline = time.monotonic() + GRACE
     while _children() and (left := deadline - time.monotonic()) > -_KILLING:
-        _reap()
+        ended |= _reap()
         if left > 0:
             signal.sigtimedwait([signal.SIGCHLD], min(left, 0.1))
             continue
