@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from taskgrant.errors import ConfigurationError
+from taskgrant.model.egress import EgressHost, EgressQuery, EgressRequest
+from taskgrant.model.ids import CallId
 from taskgrant.policy import tooling
-from taskgrant.policy.documents import authz_input
-from tests.policy.make import QUERY, policy, query
+from taskgrant.policy.documents import authz_input, egress_input
+from tests.policy.make import NOW, QUERY, TASK, policy, query
 
 DENY = """package taskgrant.authz
 
@@ -77,6 +79,19 @@ def test_try_shows_the_decision_with_what_was_missed(tmp_path: Path) -> None:
     assert (allowed["allow"], allowed["grant_id"]) == (True, "grant-1")
     denied = tooling.try_([folder], authz_input(query(call={"arguments": {}})))
     assert denied["miss"] == {"grant-1": ["arguments: required"]}
+
+
+def test_try_of_what_is_no_call(tmp_path: Path) -> None:
+    rules = """taskgrant: {destinations: {api.example: {allow: [{methods: [GET], paths: ["/v1/*"]}]}}}"""
+    folder = policy(tmp_path / "p")
+    (folder / "destinations.yaml").write_text(rules)
+    request = EgressRequest(CallId("call-1"), EgressHost("api.example"), "GET", "/v1/models")
+    asked = egress_input(EgressQuery(request, TASK.agent, TASK, NOW))
+    assert tooling.try_([folder], asked)["action"] == "pass"
+    asked["resource"]["properties"]["path"] = "/v2/models"
+    assert tooling.try_([folder], asked)["action"] == "refuse"
+    with pytest.raises(ConfigurationError, match="the input: context: task is required"):
+        tooling.try_([folder], {**asked, "context": {"time": "2026-01-01T00:00:00Z", "request": {}}})
 
 
 def test_try_refuses_what_is_no_input(tmp_path: Path) -> None:

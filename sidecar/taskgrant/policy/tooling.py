@@ -62,14 +62,18 @@ def test(directories: Sequence[Path]) -> int:
 
 
 def try_(directories: Sequence[Path], document: dict[str, Any]) -> dict[str, Any]:
-    """The decision on a call that is written by hand, with ``miss``: what each grant does not cover.
+    """The decision on a call that is written by hand, with ``miss``: what each grant does not cover. On egress, if the
+    action says so.
 
     Raises ``ConfigurationError`` when the document is no input, or the policies fail on it.
     """
     program = opa.find_opa()
-    schema = library() / "schemas" / "authz_input.json"
-    with tempfile.TemporaryDirectory(prefix="taskgrant-try-") as name:
-        folder = Path(name)
+    action = document.get("action")
+    name = action.get("name") if isinstance(action, dict) else None
+    package = "egress" if str(name).startswith("egress/") else "authz"
+    schema = library() / "schemas" / f"{package}_input.json"
+    with tempfile.TemporaryDirectory(prefix="taskgrant-try-") as temporary:
+        folder = Path(temporary)
         snapshot = take(library(), directories, folder / "policy")
         faults = check_snapshot(program, snapshot, folder)
         if faults:
@@ -83,7 +87,7 @@ def try_(directories: Sequence[Path], document: dict[str, Any]) -> dict[str, Any
             raise ConfigurationError([f"the input: {one['error']}" for one in found[1]])
         data = [argument for copy in snapshot.directories for argument in ("--data", str(copy))]
         decision: dict[str, Any] = _evaluate(
-            program, [*arguments, *data, "data.taskgrant.authz.decision"], text
+            program, [*arguments, *data, f"data.taskgrant.{package}.decision"], text
         )
         return decision
 
