@@ -28,20 +28,20 @@ def test_any_bytes_are_a_value_or_a_value_error(noise: bytes) -> None:
 @pytest.mark.parametrize(
     "text, reason",
     [
-        (b'{"a": 1, "a": 2}', "the name 'a' is given twice"),
-        (b'[{"a": {"b": 1, "b": 1}}]', "'b' is given twice"),
-        (b"NaN", "NaN is no JSON number"),
-        (b"-Infinity", "-Infinity is no JSON number"),
-        (b"1e999", "a number is too large"),
+        (b'{"a": 1, "a": 2}', "the member 'a' appears twice"),
+        (b'[{"a": {"b": 1, "b": 1}}]', "'b' appears twice"),
+        (b"NaN", "NaN is not JSON"),
+        (b"-Infinity", "-Infinity is not JSON"),
+        (b"1e999", "a number"),
         (b'"\xff"', "not UTF-8 at byte 1"),
         (b'"\\ud800"', "half of a surrogate pair"),
         (b'{"\\udfff": 1}', "half of a surrogate pair"),
         (b"[" * 65 + b"]" * 65, "nested deeper than 64"),
         (b"[" * 100_000, "nested deeper than 64"),
-        (b"1" * 5000, "a number is too large"),
-        (b"{", "not JSON: .* at line 1, column 2"),
+        (b"1" * 5000, "a number"),
+        (b"{", "not JSON at line 1, column 2"),
         (b"", "not JSON"),
-        (b"\xef\xbb\xbf1", "not JSON"),
+        (b"\xef\xbb\xbf1", "byte order mark"),
     ],
 )
 def test_what_two_readers_could_take_differently_is_refused(text: bytes, reason: str) -> None:

@@ -1,85 +1,128 @@
-"""JSON text, read strictly (RFC 8259, held to I-JSON, RFC 7493, section 2).
+"""JSON that every reader understands the same way: a strict subset of RFC 8259 (held to I-JSON, RFC 7493, section 2).
 
-What two readers could understand differently is refused: a name given twice, NaN and infinities, text that
-is not UTF-8, lone surrogates, and nesting that exhausts a reader::
+Refused is what two readers could understand differently: a name given twice (which one wins), NaN, numbers that
+overflow, lone surrogates, byte order marks, UTF-16, and nesting that exhausts a reader::
 
     decode(b'{"a": 1}')          → {"a": 1}
-    decode(b'{"a": 1, "a": 2}')  → ValueError: the name 'a' is given twice
+    decode(b'{"a": 1, "a": 2}')  → JsonFault: the member 'a' appears twice
 """
 
 import json
-from typing import Any, NoReturn
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NoReturn
 
 from taskgrant.model.json import Json
 
 #: Deeper than any document of ours, and far from the interpreter's own limit.
-MAX_DEPTH = 64
+MAX_DEPTH: Final = 64
+#: Longer than any double or 64-bit integer is ever written; keeps integer parsing far from its quadratic part.
+MAX_NUMBER_LENGTH: Final = 64
+
+Pairs = list[tuple[str, Json]]
 
 
-def decode(text: bytes | str) -> Json:
-    """The value that the text names. Raises ValueError with a sentence that quotes no more than one
-    name of it."""
-    if isinstance(text, bytes):
-        try:
-            text = text.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"not UTF-8 at byte {error.start}") from None
-    try:
-        value: Json = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_refuse,
-            parse_float=_finite,
-            parse_int=_integer,
-        )
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except RecursionError:
-        raise ValueError(f"nested deeper than {MAX_DEPTH}") from None
-    _check(value)
-    return value
+class JsonFault(ValueError):
+    """The bytes are no JSON that we accept. ``str()`` says why in words, without quoting more than one member name."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in members:
-            raise ValueError(f"the name {name[:80]!r} is given twice")
-        members[name] = value
+def unique(pairs: Pairs) -> dict[str, Json]:
+    """An object's members. Raises JsonFault for a name that is there twice."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise JsonFault(f"the member {repeated(name for name, _ in pairs)!r} appears twice")
     return members
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
+def repeated(names: Iterable[str]) -> str:
+    """The name that is there most often, as far as it may be quoted."""
+    (name, _), *_ = Counter(names).most_common(1)
+    return name[:64]
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError("a number is too large")
+class Decoder:
+    """Reads documents whose objects ``members`` makes of their pairs."""
+
+    def __init__(self, members: Callable[[Pairs], dict[str, Json]] = unique) -> None:
+        self._decoder = json.JSONDecoder(
+            object_pairs_hook=members, parse_int=_integer, parse_float=_float, parse_constant=_constant
+        )
+
+    def decode(self, body: bytes | str, max_depth: int = MAX_DEPTH) -> Json:
+        """The value that ``body`` holds. Raises JsonFault for what two readers might understand differently."""
+        text = body if isinstance(body, str) else _text(body)
+        try:
+            value: Json = self._decoder.decode(text)
+        except json.JSONDecodeError as error:
+            raise JsonFault(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+        except RecursionError:
+            raise JsonFault(f"nested deeper than {max_depth}") from None
+        # Each nesting level costs a bracket, so a document with few brackets cannot be deep.
+        if text.count("{") + text.count("[") > max_depth and _deeper_than(value, max_depth):
+            raise JsonFault(f"nested deeper than {max_depth}")
+        # Only an escape, or text that is no UTF-8 yet, can bring in a lone surrogate.
+        if "\\u" in text or isinstance(body, str):
+            try:
+                encode(value)
+            except UnicodeEncodeError:
+                raise JsonFault("a string holds half of a surrogate pair") from None
+        return value
+
+
+def encode(value: Json) -> bytes:
+    """``value`` as compact UTF-8 JSON. Raises ValueError for numbers that JSON cannot say."""
+    return _ENCODER.encode(value).encode("utf-8")
+
+
+def _text(body: bytes) -> str:
+    if body.startswith(b"\xef\xbb\xbf"):
+        raise JsonFault("a byte order mark is not JSON")
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise JsonFault(f"not UTF-8 at byte {error.start}") from None
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_NUMBER_LENGTH:
+        raise JsonFault(f"a number of more than {MAX_NUMBER_LENGTH} characters")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    if len(digits) > MAX_NUMBER_LENGTH:
+        raise JsonFault(f"a number of more than {MAX_NUMBER_LENGTH} characters")
+    number = float(digits)
+    if math.isinf(number):
+        raise JsonFault("a number too large for a double")
     return number
 
 
-def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:  # the interpreter's bound on digits
-        raise ValueError("a number is too large") from None
+def _constant(name: str) -> NoReturn:
+    raise JsonFault(f"{name} is not JSON")
 
 
-def _check(value: Json) -> None:
-    """Depth and lone surrogates, without recursion."""
-    pending: list[tuple[Any, int]] = [(value, 1)]
-    while pending:
-        one, depth = pending.pop()
-        if isinstance(one, str):
-            if not one.isascii() and any("\ud800" <= char <= "\udfff" for char in one):
-                raise ValueError("a string holds half of a surrogate pair")
-        elif isinstance(one, dict | list):
-            if depth > MAX_DEPTH:
-                raise ValueError(f"nested deeper than {MAX_DEPTH}")
-            if isinstance(one, dict):
-                pending.extend((name, depth) for name in one)
-                pending.extend((member, depth + 1) for member in one.values())
-            else:
-                pending.extend((item, depth + 1) for item in one)
+def _deeper_than(value: Json, limit: int) -> bool:
+    # Level by level rather than recursively: the depth is what an attacker chooses.
+    level: list[Any] = [value]
+    for _ in range(limit + 1):
+        containers = [item for item in level if isinstance(item, dict | list)]
+        if not containers:
+            return False
+        level = [
+            child for item in containers for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return True
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
+decode = Decoder().decode
