@@ -270,7 +270,10 @@ async def rigged(directory: Path, config: ProxyConfig | None = None) -> AsyncIte
                     "desk",
                     ServerProtocol.HTTP,
                     bases["desk"],
-                    operations=(Operation("show", "GET", "/tickets/{id}"),),
+                    operations=(
+                        Operation("show", "GET", "/tickets/{id}"),
+                        Operation("live", "GET", "/rooms/{room}/live", ("since",), websocket=True),
+                    ),
                 ),
             )
         )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from taskgrant.errors import Refused
+from taskgrant.model.ports import Duplex
 from taskgrant.proxy import relay
 
 
@@ -18,6 +19,8 @@ class Reply:
         more = tuple((name.replace("_", "-"), value) for name, value in headers.items())
         self.headers = ((("content-type", kind),) if kind else ()) + more
         self.serial = "1"
+        self.duplex: Duplex | None = None
+        self.subprotocol: str | None = None
         self._chunks = chunks
 
     async def chunks(self) -> AsyncIterator[bytes]:

@@ -79,6 +79,9 @@ class OperationConfig(_Section):
     query: tuple[str, ...] = Field(
         (), description="query parameters that are arguments; any other is refused. The rest is a JSON object"
     )
+    websocket: bool = Field(
+        False, description="with method GET: it opens a WebSocket (RFC 6455), and is nothing else"
+    )
 
 
 class ServerConfig(_Section):
@@ -312,7 +315,9 @@ def _operation_conflicts(at: Place, operations: tuple[Operation, ...]) -> list[t
 
 
 def _operations(config: ServerConfig) -> tuple[Operation, ...]:
-    return tuple(Operation(each.tool, each.method, each.path, each.query) for each in config.operations)
+    return tuple(
+        Operation(each.tool, each.method, each.path, each.query, each.websocket) for each in config.operations
+    )
 
 
 def _server(name: str, config: ServerConfig) -> Server:

@@ -24,7 +24,7 @@ import aiohttp
 from aiohttp import web
 
 from taskgrant.errors import Refused
-from taskgrant.guard import checks, flights
+from taskgrant.guard import checks, flights, websocket
 from taskgrant.guard.checks import Verified
 from taskgrant.guard.config import GuardConfig
 from taskgrant.guard.feed import Feed, GuardAuthority
@@ -46,6 +46,7 @@ from taskgrant.model.time import Clock, Instant
 from taskgrant.protocols.framing import check_head
 from taskgrant.protocols.http import HttpCodec
 from taskgrant.protocols.mcp.codec import McpCodec
+from taskgrant.wire.websocket import Handshake
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +100,12 @@ class Guard:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request. Only the client's going raises."""
+        response = await self._handle(request)
+        if "upgrade" in request.headers:
+            response.force_close()  # what comes behind a handshake was never meant as a request
+        return response
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client is gone")
@@ -136,7 +143,8 @@ class Guard:
                 raise ConnectionResetError("the answer broke off") from error
             return _refuse(_failure(error, flight), peer, token, call)
         except Refused as refused:
-            return _refuse(Refusal(Code(refused.code), refused.reason), peer, token, call)
+            begun = bool(refused.details.get("begun"))
+            return _refuse(Refusal(Code(refused.code), refused.reason, begun=begun), peer, token, call)
         finally:
             self.flights.end(flight)
 
@@ -147,10 +155,16 @@ class Guard:
         added = [(name, value) for name in _PASSED_ON if (value := head.get(name)) is not None]
         if session is not None:
             added.append((SESSION, session))
-        headers = (*out.headers, *added, *_context(flight.verified))
+        handshake = None if out.websocket is None else Handshake(out.websocket)
+        opening = () if handshake is None else handshake.headers
+        headers = (*out.headers, *added, *_context(flight.verified), *opening)
         marker = flights.current.set(flight)
         try:
             async with self._upstream.send(out.method, out.url, headers, out.body) as answer:
+                if answer.status == 101:
+                    return await websocket.pass_through(
+                        request, head, answer, handshake, flight, self._config.body_limit
+                    )
                 return await self._answer(request, answer, session, flight)
         finally:
             flights.current.reset(marker)

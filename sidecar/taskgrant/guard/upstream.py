@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -33,6 +34,7 @@ class Answer:
     headers: Mapping[str, str]
     length: int | None
     chunks: AsyncIterator[bytes]
+    protocol: ResponseHandler | None = None  # of the connection that it came by, while there is one
 
 
 class ToolServer(Protocol):
@@ -104,7 +106,9 @@ class Upstream:
             method, url, headers=list(headers), data=body or None, allow_redirects=False
         )
         async with sending as answer:
-            yield Answer(answer.status, answer.headers, answer.content_length, answer.content.iter_any())
+            protocol = answer.connection.protocol if answer.connection is not None else None
+            chunks = answer.content.iter_any()
+            yield Answer(answer.status, answer.headers, answer.content_length, chunks, protocol)
 
     def end_all(self) -> None:
         """Sessions at an address are left to its time-out: they reach nobody without a credential."""

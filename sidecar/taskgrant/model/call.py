@@ -109,6 +109,7 @@ class Outbound:
     url: str
     headers: Headers
     body: bytes
+    websocket: tuple[str, ...] | None = None  # the subprotocols that are offered, when it opens a WebSocket
 
 
 @dataclass(frozen=True, slots=True)

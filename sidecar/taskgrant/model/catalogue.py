@@ -26,6 +26,7 @@ class Operation:
     method: str
     path: str
     query: tuple[str, ...] = ()
+    websocket: bool = False  # it opens a WebSocket, and is nothing else
 
 
 @dataclass(frozen=True, slots=True)

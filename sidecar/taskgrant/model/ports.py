@@ -147,6 +147,18 @@ class Destination:
     scheme: Literal["http", "https"] = "http"
 
 
+class Duplex(Protocol):
+    """A connection that has changed its protocol (RFC 9110, section 7.8): bytes both ways."""
+
+    async def read(self) -> bytes:
+        """What has come, at most a buffer of it; nothing once the other side is gone."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Returns when there is room again. Raises ConnectionError when the other side is gone."""
+        ...
+
+
 class Exchange(Protocol):
     """One request of the agent and the answer to it, whatever way it came in.
 
@@ -177,6 +189,13 @@ class Exchange(Protocol):
     async def begin(self, status: int, headers: Headers) -> None: ...
     async def write(self, data: bytes) -> None: ...
     async def end(self, how: Literal["clean", "abort"]) -> None: ...
+    async def upgrade(self, headers: Headers) -> Duplex:
+        """Changes the protocol (101): what is written and read from now on is not HTTP any more.
+
+        Raises ``errors.Refused`` (unsupported) where that cannot be done.
+        """
+        ...
+
     async def finish_within(self, data: bytes, seconds: float) -> None:
         """The last bytes and a clean end, if the client takes them in time; else an abort. Never raises for it."""
         ...
@@ -205,6 +224,8 @@ class Reply(Protocol):
     status: int
     headers: Headers
     serial: str  # of the certificate that was shown to the server
+    duplex: Duplex | None  # behind a 101 to what opens a WebSocket, and only then
+    subprotocol: str | None  # that the server chose with it
 
     def chunks(self) -> AsyncIterator[bytes]: ...
 

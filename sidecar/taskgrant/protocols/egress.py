@@ -20,6 +20,7 @@ from taskgrant.protocols.paths import (
     split_path,
     split_query_pairs,
 )
+from taskgrant.protocols.websocket import is_upgrade
 
 #: Headers that describe what is wanted, and no more.
 USUAL = frozenset(
@@ -47,6 +48,8 @@ def parse(host: EgressHost, head: Head, body: bytes) -> EgressRequest | Malforme
     try:
         if head.method not in METHODS:
             return Malformed(Code.UNSUPPORTED, "this method is not passed on")
+        if is_upgrade(head):
+            return Malformed(Code.UNSUPPORTED, "the protocol of a connection cannot be changed")
         path, query = canonical_path(head.path), split_query_pairs(head.query)
         headers = _picked(head, USUAL | set(host.headers))
         secrets = _picked(head, frozenset(host.secrets))

@@ -119,8 +119,10 @@ def _check(
     for name, value in headers:
         by_name.setdefault(name, []).append(value)
     _check_host(wanted, version, by_name.get("host", []))
-    _check_framing(version, by_name)
-    return Head(method, wanted.path, wanted.query, tuple(pair for pair in headers if pair[0] not in _OFFER))
+    _check_framing(method, version, by_name)
+    if not _opens_websocket(method, version, by_name):
+        headers = tuple(pair for pair in headers if pair[0] not in _OFFER)
+    return Head(method, wanted.path, wanted.query, headers)
 
 
 def check_headers(raw_headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
@@ -150,7 +152,7 @@ def _check_host(wanted: Origin | Absolute, version: tuple[int, int], hosts: list
         raise FramingFault("the Host header names another host than the request target")
 
 
-def _check_framing(version: tuple[int, int], by_name: dict[str, list[str]]) -> None:
+def _check_framing(method: str, version: tuple[int, int], by_name: dict[str, list[str]]) -> None:
     for name in _SINGLE:
         if len(by_name.get(name, ())) > 1:
             raise FramingFault(f"the header {name} appears twice")
@@ -165,7 +167,20 @@ def _check_framing(version: tuple[int, int], by_name: dict[str, list[str]]) -> N
         if codings[0].lower() != "chunked":
             raise FramingFault("the only Transfer-Encoding is chunked")
     offered = [each.lower() for each in by_name.get("upgrade", ())] == ["h2c"] and version == (1, 1)
-    if not offered and any(name in by_name for name in _OFFER):
+    taken = offered or _opens_websocket(method, version, by_name)
+    if not taken and any(name in by_name for name in _OFFER):
         raise FramingFault("the protocol of a connection cannot be changed", Code.UNSUPPORTED)
     if (expect := by_name.get("expect")) is not None and expect[0].lower() != "100-continue":
         raise FramingFault("the only expectation is 100-continue", Code.UNSUPPORTED)
+
+
+def _opens_websocket(method: str, version: tuple[int, int], by_name: dict[str, list[str]]) -> bool:
+    """The only change of protocol that a codec may take (RFC 6455, section 4.1), and not one that brings a body."""
+    bodiless = "transfer-encoding" not in by_name and by_name.get("content-length", ["0"]) == ["0"]
+    options = {
+        each.strip(" \t").lower() for value in by_name.get("connection", ()) for each in value.split(",")
+    }
+    asked = [value.lower() for value in by_name.get("upgrade", ())] == ["websocket"] and "upgrade" in options
+    keyed = "sec-websocket-key" in by_name and "sec-websocket-version" in by_name
+    alone = "http2-settings" not in by_name and "expect" not in by_name
+    return method == "GET" and version == (1, 1) and asked and keyed and bodiless and alone

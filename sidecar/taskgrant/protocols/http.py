@@ -13,13 +13,15 @@ from taskgrant.model.catalogue import Server
 from taskgrant.model.codes import Code
 from taskgrant.model.ids import new_call_id
 from taskgrant.model.json import Json
-from taskgrant.protocols import media, strictjson
+from taskgrant.protocols import media, strictjson, websocket
 from taskgrant.protocols.paths import PathFault, join_path, join_query, split_path, split_query
 from taskgrant.protocols.routes import Route, RouteFault, Routes, compile_routes
 from taskgrant.protocols.wording import outcome_unknown, sentence
 
 PROTOCOL = "http"
 ACTION = "http/request"
+#: The member of ``Call.params`` that a call has which opens a WebSocket.
+SUBPROTOCOLS = "subprotocols"
 PROBLEM = "application/problem+json"
 
 _JSON = ("content-type", "application/json")
@@ -83,6 +85,7 @@ class HttpCodec:
             url,
             (_JSON, _ACCEPT) if with_body else (_ACCEPT,),
             strictjson.encode(members) if with_body else b"",
+            offered(call),
         )
 
     def refuse(self, call: Call | Malformed, refusal: Refusal) -> Answer:
@@ -112,6 +115,7 @@ def _parse(server: Server, routes: Routes, head: Head, body: bytes) -> Call:
     if found is None:
         raise _Fault(Code.UNKNOWN_OPERATION, "the catalogue has no such operation for this server")
     route, values = found
+    subprotocols = _subprotocols(head, route)
     arguments: dict[str, Json] = dict(values)
     for name, text in split_query(head.query).items():
         if name not in route.operation.query:
@@ -131,8 +135,29 @@ def _parse(server: Server, routes: Routes, head: Head, body: bytes) -> Call:
         Kind.TOOL,
         route.operation.tool,
         arguments,
+        params={} if subprotocols is None else {SUBPROTOCOLS: list(subprotocols)},
         headers=(_JSON,) if members is not None else (),
     )
+
+
+def offered(call: Call) -> tuple[str, ...] | None:
+    """The subprotocols that a call offers which opens a WebSocket; None for every other call."""
+    names = call.params.get(SUBPROTOCOLS)
+    return tuple(map(str, names)) if isinstance(names, list) else None
+
+
+def _subprotocols(head: Head, route: Route) -> tuple[str, ...] | None:
+    """What a WebSocket is offered with; None for what opens none. An operation is the one or the other."""
+    if not websocket.is_upgrade(head):
+        if route.operation.websocket:
+            raise _Fault(Code.UNSUPPORTED, "this operation opens a WebSocket (RFC 6455)", 400)
+        return None
+    if not route.operation.websocket:
+        raise _Fault(Code.UNSUPPORTED, "this operation opens no WebSocket", 400)
+    try:
+        return websocket.read_opening(head)
+    except websocket.HandshakeFault as fault:
+        raise _Fault(Code.MALFORMED, str(fault), 400) from fault
 
 
 def _members(head: Head, route: Route, body: bytes) -> dict[str, Json] | None:

@@ -97,6 +97,8 @@ def _route(operation: Operation) -> Route:
     where = f"{operation.method} {operation.path}"
     if not _METHOD.fullmatch(operation.method) or operation.method in _NEVER:
         raise RouteFault(f"{where}: the method cannot be an operation")
+    if operation.websocket and operation.method != "GET":
+        raise RouteFault(f"{where}: a WebSocket is opened by GET")
     segments: list[str | None] = []
     names: list[str | None] = []
     for raw in operation.path.removeprefix("/").split("/") if operation.path != "/" else ():

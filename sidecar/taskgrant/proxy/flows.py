@@ -7,10 +7,12 @@ from taskgrant.model.catalogue import Server
 from taskgrant.model.ids import TaskId
 from taskgrant.model.ports import Exchange
 from taskgrant.model.task import Task
-from taskgrant.protocols.http import HttpCodec
+from taskgrant.protocols.http import HttpCodec, offered
+from taskgrant.proxy import websocket
 from taskgrant.proxy.forward import credential, send
 from taskgrant.proxy.parts import Parts, Permitted
 from taskgrant.proxy.relay import check_status, relay
+from taskgrant.wire.websocket import Tally
 
 
 class Flow(Protocol):
@@ -42,12 +44,18 @@ class HttpFlow:
     async def forward(self, permitted: Permitted) -> None:
         issued = await credential(self._parts, permitted)
         out = self._codec.encode(permitted.server, permitted.call)
-        async with send(self._parts, permitted, out, issued) as reply:
+        tally = Tally()
+        async with send(self._parts, permitted, out, issued, tally) as reply:
             check_status(reply, permitted.server.name)
-            await relay(reply, permitted.exchange)
+            if reply.duplex is None:
+                await relay(reply, permitted.exchange)
+                return
+            last = await websocket.run(self._parts, permitted, reply, tally)
+        # Settled by now: what the agent does with its end changes nothing.
+        await permitted.exchange.finish_within(last, self._parts.config.cut_grace_ms / 1000)
 
     def refuse_event(self, call: Call, refusal: Refusal) -> bytes | None:
-        return None
+        return websocket.refuse_event(refusal) if offered(call) is not None else None
 
     def forget(self, task: TaskId) -> None:
         """Operations keep nothing between calls."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from time import perf_counter
 
 from taskgrant.errors import Refused, Severed
@@ -12,6 +13,7 @@ from taskgrant.model.credential import Issued
 from taskgrant.model.ports import Reply, Reservation
 from taskgrant.proxy import records
 from taskgrant.proxy.parts import Parts, Permitted
+from taskgrant.wire.websocket import Tally
 
 
 def check_rate(parts: Parts, permitted: Permitted) -> None:
@@ -32,11 +34,14 @@ async def credential(parts: Parts, permitted: Permitted) -> Issued:
 
 
 @asynccontextmanager
-async def send(parts: Parts, permitted: Permitted, out: Outbound, issued: Issued) -> AsyncIterator[Reply]:
+async def send(
+    parts: Parts, permitted: Permitted, out: Outbound, issued: Issued, tally: Tally | None = None
+) -> AsyncIterator[Reply]:
     """One permit, one upstream request. The use is reserved when the connection stands, and settled on the way out.
 
     A use is given back only if not one byte of the call was written. Raises what ``Upstream.send`` raises, and
-    ``errors.Refused`` when the ledger does not give the use or cannot write it down.
+    ``errors.Refused`` when the ledger does not give the use or cannot write it down. ``tally`` counts what passes when
+    the protocol is changed.
     """
     call, task = permitted.call, permitted.task
     reservation: Reservation | None = None
@@ -60,11 +65,12 @@ async def send(parts: Parts, permitted: Permitted, out: Outbound, issued: Issued
         parts.telemetry.observe("record", perf_counter() - started)
         parts.telemetry.decided(Code.GRANTED, call.server)
 
-    outcome, status = "failed", None
+    outcome, status, counted = "failed", None, None
     started = perf_counter()
     try:
         async with parts.upstream.send(out, issued, permitted.leg, admit) as reply:
             status = reply.status
+            counted = tally if reply.duplex is not None else None
             yield reply
         outcome = "completed"
     except (asyncio.CancelledError, GeneratorExit, Severed):
@@ -73,7 +79,8 @@ async def send(parts: Parts, permitted: Permitted, out: Outbound, issued: Issued
     finally:
         parts.telemetry.observe("upstream", perf_counter() - started)
         parts.rounds.end(call.id, permitted.leg.begun)
-        record = records.settled(call, task, outcome, permitted.leg.begun, parts.clock.now(), status)
+        passed = None if counted is None else asdict(counted)
+        record = records.settled(call, task, outcome, permitted.leg.begun, parts.clock.now(), status, passed)
         if reservation is not None:
             await parts.ledger.settle(reservation, permitted.leg.begun, record)
         elif permitted.leg.begun:

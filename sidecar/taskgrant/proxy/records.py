@@ -4,6 +4,8 @@ one whose end the client was told by us, ``call.interrupted``.
 Arguments appear as their digest only; what a client sent beyond names never appears.
 """
 
+from collections.abc import Mapping
+
 from taskgrant.audit.masking import digest
 from taskgrant.model.call import Call, Caller, Malformed, Refusal
 from taskgrant.model.codes import Code
@@ -75,8 +77,15 @@ def answered(call: Call, caller: Caller, task: Task | None, now: Instant) -> Rec
 
 
 def settled(
-    call: Call, task: Task, outcome: str, sent: bool, now: Instant, status: int | None = None
+    call: Call,
+    task: Task,
+    outcome: str,
+    sent: bool,
+    now: Instant,
+    status: int | None = None,
+    passed: Mapping[str, int] | None = None,
 ) -> Record:
+    """``passed``: what went through a connection that had changed its protocol."""
     fields: dict[str, Json] = {
         "call": call.id,
         "task": task.id,
@@ -86,6 +95,7 @@ def settled(
     }
     if status is not None:
         fields["status"] = status
+    fields.update(passed or {})
     return Record("call.settled", now, fields)
 
 

@@ -15,7 +15,8 @@ from taskgrant.errors import Refused
 from taskgrant.model.call import Answer, Caller, Head, Headers
 from taskgrant.model.codes import Code
 from taskgrant.model.ids import TaskId
-from taskgrant.model.ports import Destination
+from taskgrant.model.ports import Destination, Duplex
+from taskgrant.wire.websocket import Stream
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BODILESS = frozenset({204, 205, 304})
@@ -43,6 +44,7 @@ class HttpExchange:
         self._event_stream = False
         self._ended = False
         self._bodiless = False
+        self._duplex: Stream | None = None
 
     def serves(self, task: TaskId) -> None:
         """The connection is this task's from now on, and ends with it."""
@@ -58,8 +60,8 @@ class HttpExchange:
 
     @property
     def streaming(self) -> bool:
-        """A stream of events has begun and not ended: one more event can be written."""
-        return self._event_stream and not self._ended
+        """A stream of events or messages has begun and not ended: one more can be written."""
+        return (self._event_stream or self._duplex is not None) and not self._ended
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises ``errors.Refused``: too_large past ``limit`` bytes, malformed if it does not come."""
@@ -104,6 +106,9 @@ class HttpExchange:
         """Returns when the client's buffers have room again. Raises ConnectionError when the client is gone."""
         if self.response is None or self._ended:
             raise ConnectionError("there is no answer to write to")
+        if self._duplex is not None:
+            await self._duplex.write(data)
+            return
         if data and not self._bodiless:
             await self._writer.write(data, drain=False)
             await self._room()
@@ -116,8 +121,25 @@ class HttpExchange:
         if how == "abort" or self.response is None:
             self._abort()
             return
+        if self._duplex is not None:
+            # The kernel resets a connection that is closed with bytes unread, and the last words are lost with it.
+            self._duplex.write_end()
+            await self._duplex.drained()
+            return
         await self._room()
         await self.response.write_eof()
+
+    async def upgrade(self, headers: Headers) -> Duplex:
+        """Sends a 101. Raises ``errors.Refused`` (unsupported) when the parser still reads requests."""
+        if not self._request.protocol._upgraded:
+            raise Refused(Code.UNSUPPORTED, "the protocol of this connection cannot be changed")
+        response = StreamResponse(status=101)
+        for name, value in headers:
+            response.headers.add(name, value)
+        await self._start(response)
+        self._request.writer.send_headers()
+        self._duplex = Stream.of_server(self._request.protocol)
+        return self._duplex
 
     async def finish_within(self, data: bytes, seconds: float) -> None:
         """The last bytes and a clean end, if the client takes them in time; else an abort. Never raises for it."""
@@ -146,10 +168,9 @@ class HttpExchange:
         if self.response is not None:
             raise RuntimeError("the answer has begun already")
         response.headers["server"] = "taskgrant"
-        declined = (
-            "upgrade" in self._request.headers
-        )  # an offer to change the protocol: see protocols.framing
-        if not self._request.content.at_eof() or declined or self._connection.ending:
+        # What comes behind an offer to change the protocol was never meant as a request.
+        offered = "upgrade" in self._request.headers
+        if not self._request.content.at_eof() or offered or self._connection.ending:
             response.force_close()
         self.response = response
         await response.prepare(self._request)

@@ -24,9 +24,11 @@ from taskgrant.model.codes import Code
 from taskgrant.model.credential import Issued
 from taskgrant.model.event import Revocation
 from taskgrant.model.ids import CallId
+from taskgrant.model.ports import Duplex
 from taskgrant.wire.legs import Leg, Legs
 from taskgrant.wire.pool import SENDING, Key, Pool, Resent, Sending
 from taskgrant.wire.transports import abort
+from taskgrant.wire.websocket import Handshake
 
 #: Response headers that are passed on; everything else (cookies, challenges, hop-by-hop, …) stays here.
 _KEPT = frozenset({"content-type", "mcp-session-id", "mcp-protocol-version", "cache-control", "retry-after"})
@@ -52,9 +54,23 @@ Keeps = Callable[[str], bool]
 class HttpReply:
     """``ports.Reply``."""
 
-    __slots__ = ("_response", "_sending", "headers", "serial", "status")
+    __slots__ = ("_response", "_sending", "duplex", "headers", "serial", "status", "subprotocol")
 
-    def __init__(self, response: ClientResponse, sending: Sending, serial: str, keeps: Keeps) -> None:
+    def __init__(
+        self,
+        response: ClientResponse,
+        sending: Sending,
+        serial: str,
+        keeps: Keeps,
+        handshake: Handshake | None = None,
+    ) -> None:
+        """Raises ``errors.Refused`` (unsupported) for a change of protocol that nobody asked for."""
+        self.duplex: Duplex | None = None
+        self.subprotocol: str | None = None
+        if response.status == 101 and handshake is not None and sending.protocol is not None:
+            self.duplex, self.subprotocol = handshake.accepted(response.headers, sending.protocol)
+        elif response.status < 200:
+            raise Refused(Code.UNSUPPORTED, "the tool server wants to change the protocol", begun=True)
         self.status = response.status
         self.headers = _kept(response, keeps)
         self.serial = serial
@@ -101,10 +117,13 @@ class HttpUpstream:
         """One request, at most once. Raises ``errors.Refused`` (upstream_unreachable, outcome_unknown, unsupported,
         what the context's maker raises), and what ``admit`` raises; ``errors.Severed`` comes from the leg's scope."""
         headers = _headers(out, issued)
+        handshake = None if out.websocket is None else Handshake(out.websocket)
+        if handshake is not None:
+            headers.update(handshake.headers)
         pool = self._pool(issued)
         async with self._send(pool, out, headers, leg, admit) as (response, sending):
             _check_encoding(response)
-            yield HttpReply(response, sending, issued.serial, _KEPT.__contains__)
+            yield HttpReply(response, sending, issued.serial, _KEPT.__contains__, handshake)
 
     @asynccontextmanager
     async def send_plain(
@@ -143,8 +162,6 @@ class HttpUpstream:
         response: ClientResponse | None = None
         try:
             response = await self._request(pool, sending, out, url, headers)
-            if response.status < 200:
-                raise Refused(Code.UNSUPPORTED, "the tool server wants to change the protocol", begun=True)
             yield response, sending
         finally:
             if sending.transport is not None:

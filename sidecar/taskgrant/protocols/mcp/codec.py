@@ -28,6 +28,7 @@ from taskgrant.protocols.mcp.methods import (
     negotiate,
     spoken,
 )
+from taskgrant.protocols.websocket import is_upgrade
 
 PROTOCOL = "mcp"
 HEADER_MISMATCH = -32020
@@ -88,6 +89,8 @@ class _Fault(Exception):
 
 
 def _parse(server: Server, head: Head, body: bytes) -> Call:
+    if is_upgrade(head):
+        raise _Fault(Code.UNSUPPORTED, "an MCP endpoint opens no WebSocket")
     if head.query:
         raise _Fault(Code.MALFORMED, "an MCP endpoint takes no query string")
     found = headers.read(head)

@@ -7,7 +7,7 @@ from taskgrant.errors import Refused
 from taskgrant.model.call import Answer, Caller, Head, Headers
 from taskgrant.model.codes import Code
 from taskgrant.model.ids import TaskId
-from taskgrant.model.ports import Destination
+from taskgrant.model.ports import Destination, Duplex
 from taskgrant.wire.http2.stream import Stream
 
 _BODILESS = frozenset({204, 205, 304})
@@ -88,6 +88,10 @@ class Http2Exchange:
             self._stream.reset()
             return
         await self._stream.finish()
+
+    async def upgrade(self, headers: Headers) -> Duplex:
+        """Never: HTTP/2 has no such thing (RFC 9113, section 8.6), and extended CONNECT is not offered."""
+        raise Refused(Code.UNSUPPORTED, "the protocol of a stream cannot be changed")
 
     async def finish_within(self, data: bytes, seconds: float) -> None:
         """The last bytes and a clean end, if the client takes them in time; else an abort. Never raises for it."""
