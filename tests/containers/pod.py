@@ -37,7 +37,7 @@ from tests.containers.podman import Images, podman
 from tests.e2e.processes import TRUST_DOMAIN, wait_for
 from tests.e2e.recorder import Recorder
 from tests.net.pod import POLICY, Pod
-from tests.net.world import UPSTREAM, World, enter
+from tests.net.world import UPSTREAM, World, enter, measured_by_all
 
 AGENT4 = "198.51.100.2"
 MANIFEST = REPOSITORY / "examples" / "kubernetes" / "pod.yaml"
@@ -219,6 +219,7 @@ def container_pod(images: Images) -> Iterator[ContainerPod]:
     with ExitStack() as stack:
         # Last of all, when nothing is mounted in it any more.
         stack.callback(shutil.rmtree, directory)
+        environment = stack.enter_context(measured_by_all(directory))
         world = World()
         stack.callback(world.close)
         tools, desk = (Recorder(world.listen()) for _ in range(2))
@@ -226,6 +227,6 @@ def container_pod(images: Images) -> Iterator[ContainerPod]:
             stack.callback(recorder.close)
         world.record(tools.port, desk.port)
         yield ContainerPod(
-            directory, Path(), world, stack, tools, desk, dict(os.environ),
+            directory, Path(), world, stack, tools, desk, environment,
             images=images, manifest=manifest.read(MANIFEST),
         )  # fmt: skip
