@@ -18,6 +18,7 @@ servers:
     protocol: mcp
     upstream: https://127.0.0.1:9443/mcp
 """
+GRPC = GOOD.replace("mcp\n    up", "grpc\n    up").replace("/mcp", "")
 
 
 def write(directory, text):
@@ -77,6 +78,8 @@ audit:
             ["8: servers.mail.operations: an MCP server"],
         ),
         (GOOD.replace("mcp\n    up", "http\n    up"), ["5: servers.mail: an http server needs operations"]),
+        (GRPC, ["5: servers.mail: a grpc server needs descriptors"]),
+        (GOOD + "    descriptors: x.binpb\n", ["8: servers.mail.descriptors: are for grpc"]),
         (GOOD + "    hosts: [A.b]\n", ["8: servers.mail.hosts.0: 'A.b' is no lower-case host"]),
         (GOOD + "listen:\n  gateway: 5\n", ["9: listen.gateway: input should be a valid string"]),
         (GOOD + "policy:\n  deadline_ms: soon\n", ["9: policy.deadline_ms: input should be a valid integer"]),
@@ -113,6 +116,16 @@ def test_one_host_has_one_server(tmp_path):
     assert faults(tmp_path, text) == [
         "12: servers.desk.hosts.0: 'x.internal' is a host of servers.mail already"
     ]
+
+
+def test_descriptors_that_cannot_be_read_are_named(tmp_path):
+    text = GRPC + "    descriptors: notes.binpb\n"
+    for content in (None, b"\xff", b""):
+        if content is not None:
+            (tmp_path / "notes.binpb").write_bytes(content)
+        (fault,) = faults(tmp_path, text)
+        assert fault.startswith("8: servers.mail.descriptors: ")
+        assert "notes.binpb" in fault
 
 
 def test_operations_must_be_told_apart(tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from taskgrant.errors import Refused
+from taskgrant.model.call import Headers
 from taskgrant.model.ports import Duplex
 from taskgrant.proxy import relay
 
@@ -21,6 +22,7 @@ class Reply:
         self.serial = "1"
         self.duplex: Duplex | None = None
         self.subprotocol: str | None = None
+        self.trailers: Headers = ()
         self._chunks = chunks
 
     async def chunks(self) -> AsyncIterator[bytes]:

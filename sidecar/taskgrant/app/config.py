@@ -22,6 +22,7 @@ from taskgrant.errors import ConfigurationError
 from taskgrant.model.catalogue import MCP_VERSIONS, Catalogue, Operation, Server, ServerProtocol
 from taskgrant.model.egress import EgressHosts
 from taskgrant.policy.config import PolicyConfig
+from taskgrant.protocols.grpc.descriptors import DescriptorFault, Method, read_descriptors
 from taskgrant.protocols.routes import RouteFault, compile_routes
 from taskgrant.proxy.config import ProxyConfig
 from taskgrant.wire.config import ListenConfig
@@ -98,6 +99,10 @@ class ServerConfig(_Section):
     operations: tuple[OperationConfig, ...] = Field(
         (), description="for http, what can be called; nothing else can"
     )
+    descriptors: Path | None = Field(
+        None,
+        description="for grpc, a file with a serialized FileDescriptorSet, imports included: its methods are the tools",
+    )
     trust: str = Field(
         "taskgrant", description='"taskgrant" (behind a guard), "system", or a PEM file of roots'
     )
@@ -133,6 +138,14 @@ class Config(_Section):
             return frozenset(self.agent.uids)
         first, last = self.agent.uid_range
         return range(first, last + 1)
+
+    def methods(self) -> dict[str, dict[str, Method]]:
+        """What the grpc servers can be called with, by the server's name. Raises OSError, DescriptorFault."""
+        return {
+            name: read_descriptors(server.descriptors.read_bytes())
+            for name, server in self.servers.items()
+            if server.descriptors is not None
+        }
 
     def catalogue(self) -> Catalogue:
         return Catalogue(tuple(_server(name, server) for name, server in self.servers.items()))
@@ -199,6 +212,17 @@ def _conflicts(config: Config) -> list[tuple[Place, str]]:
             faults.append((at, "an http server needs operations: nothing of it can be called"))
         if server.protocol is ServerProtocol.HTTP and server.versions:
             faults.append(((*at, "versions"), "are revisions of MCP; this server speaks http"))
+        if server.protocol is ServerProtocol.GRPC:
+            if server.descriptors is None:
+                faults.append((at, "a grpc server needs descriptors: nothing of it can be called"))
+            if server.operations:
+                faults.append(((*at, "operations"), "are for http; the descriptors say what can be called"))
+            if server.versions:
+                faults.append(((*at, "versions"), "are revisions of MCP; this server speaks grpc"))
+            if url.path not in ("", "/"):
+                faults.append(((*at, "upstream"), "has a path, and gRPC has paths of its own"))
+        elif server.descriptors is not None:
+            faults.append(((*at, "descriptors"), "are for grpc"))
         faults.extend(_operation_conflicts(at, _operations(server)))
     faults.extend(_uid_conflicts(config))
     faults.extend(_address_conflicts(config.listen))
@@ -298,6 +322,12 @@ def _unreadable(config: Config) -> list[tuple[Place, str]]:
                     f'is "taskgrant", "system" or a PEM file; {server.trust} is none',
                 )
             )
+    for name, server in config.servers.items():
+        if server.descriptors is not None:
+            try:
+                read_descriptors(server.descriptors.read_bytes())
+            except (OSError, DescriptorFault) as fault:
+                faults.append((("servers", name, "descriptors"), f"{server.descriptors}: {fault}"))
     for index, directory in enumerate(config.policy.directories):
         if not directory.is_dir():
             faults.append((("policy", "directories", index), f"{directory} is no directory"))
@@ -335,9 +365,12 @@ def _resolved(config: Config, base: Path) -> Config:
 
     opa = config.policy.opa
     servers = {
-        name: server
-        if server.trust in ("taskgrant", "system")
-        else server.model_copy(update={"trust": str(at(server.trust))})
+        name: server.model_copy(
+            update={
+                "trust": server.trust if server.trust in ("taskgrant", "system") else str(at(server.trust)),
+                "descriptors": server.descriptors and at(server.descriptors),
+            }
+        )
         for name, server in config.servers.items()
     }
     policy = config.policy.model_copy(

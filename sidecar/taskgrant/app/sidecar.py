@@ -37,12 +37,14 @@ from taskgrant.model.egress import EgressHosts
 from taskgrant.model.event import EventKind
 from taskgrant.policy.process import PolicyEngine, policy_engine
 from taskgrant.protocols.dns import Names
+from taskgrant.protocols.grpc.codec import GrpcCodec
 from taskgrant.protocols.http import HttpCodec
 from taskgrant.protocols.mcp.codec import McpCodec
 from taskgrant.proxy.credentials import Credentials
 from taskgrant.proxy.egress import Egress
 from taskgrant.proxy.flows import HttpFlow
 from taskgrant.proxy.gate import Gate
+from taskgrant.proxy.grpc import GrpcFlow
 from taskgrant.proxy.mcp import McpFlow
 from taskgrant.proxy.parts import Parts
 from taskgrant.proxy.pipeline import Pipeline
@@ -52,6 +54,7 @@ from taskgrant.proxy.splicing import Splicer
 from taskgrant.proxy.standing import Fingerprint, Standing
 from taskgrant.wire.credentials import Keyring
 from taskgrant.wire.dispatching import DispatchingListener
+from taskgrant.wire.http2.upstream import GrpcUpstream
 from taskgrant.wire.legs import Legs
 from taskgrant.wire.listener import Listener
 from taskgrant.wire.resolver import Resolver
@@ -150,10 +153,15 @@ class Sidecar:
         keyring = Keyring(catalogue, config.trust_domain, agent)
         upstream = HttpUpstream(legs, keyring.context)
         stack.push_async_callback(upstream.close)
+        grpc_codec, grpc_upstream = GrpcCodec(config.methods()), GrpcUpstream(keyring.context)
         credentials = Credentials(authority, keyring, upstream, clock)
         parts = Parts(
             catalogue=catalogue,
-            codecs={ServerProtocol.MCP: McpCodec(), ServerProtocol.HTTP: HttpCodec()},
+            codecs={
+                ServerProtocol.MCP: McpCodec(),
+                ServerProtocol.HTTP: HttpCodec(),
+                ServerProtocol.GRPC: grpc_codec,
+            },
             view=authority.view,
             decider=opa.decider,
             ledger=authority.ledger,
@@ -174,7 +182,11 @@ class Sidecar:
         egress = Egress(hosts, gate, upstream, _egress_contexts(hosts), config.listen.body_limit)
         pipeline = Pipeline(
             parts,
-            {ServerProtocol.MCP: McpFlow(parts, standing), ServerProtocol.HTTP: HttpFlow(parts)},
+            {
+                ServerProtocol.MCP: McpFlow(parts, standing),
+                ServerProtocol.HTTP: HttpFlow(parts),
+                ServerProtocol.GRPC: GrpcFlow(parts, grpc_codec, grpc_upstream),
+            },
             egress,
         )
         authority.attach(pipeline)

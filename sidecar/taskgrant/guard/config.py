@@ -84,6 +84,8 @@ class GuardConfig(BaseModel):
             raise ValueError("a guard has an upstream or a command, and not both")
         if self.command and self.protocol is not ServerProtocol.MCP:
             raise ValueError("a command speaks MCP: a guard for HTTP needs an upstream")
+        if self.protocol is ServerProtocol.GRPC:
+            raise ValueError("a guard speaks MCP or HTTP; a gRPC server checks certificates itself")
         if self.protocol is ServerProtocol.HTTP and not self.operations:
             raise ValueError("a guard for HTTP needs operations: without them it would let nothing in")
         return self

@@ -7,6 +7,7 @@ certificate.
 
 import os
 import ssl
+from collections.abc import Sequence
 
 from taskgrant.identity.csr import KeyPair
 
@@ -14,13 +15,16 @@ _ALPN = ["http/1.1"]
 _ALPN_INTERCEPTING = ["h2", "http/1.1"]
 
 
-def client_context(chain_pem: bytes, key: KeyPair, trust: bytes | None) -> ssl.SSLContext:
+def client_context(
+    chain_pem: bytes, key: KeyPair, trust: bytes | None, alpn: Sequence[str] = _ALPN
+) -> ssl.SSLContext:
     """Shows this certificate, and trusts ``trust`` (PEM) alone, or the system's roots for None. Host names
     are checked.
 
     Raises ssl.SSLError when the chain, the key or the bundle cannot be used.
     """
     context = anonymous_context(trust)
+    context.set_alpn_protocols(alpn)
     _load(context, chain_pem, key)
     return context
 

@@ -13,6 +13,7 @@ MODERN_MCP_VERSION = "2026-07-28"
 class ServerProtocol(StrEnum):
     MCP = "mcp"
     HTTP = "http"
+    GRPC = "grpc"
 
 
 @dataclass(frozen=True, slots=True)

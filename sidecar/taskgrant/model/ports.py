@@ -196,7 +196,16 @@ class Exchange(Protocol):
         """
         ...
 
-    async def finish_within(self, data: bytes, seconds: float) -> None:
+    @property
+    def trailers(self) -> bool:
+        """Whether an answer can end with fields (``finish``): gRPC needs that."""
+        ...
+
+    async def finish(self, trailers: Headers) -> None:
+        """A clean end with these fields."""
+        ...
+
+    async def finish_within(self, data: bytes, seconds: float, trailers: Headers = ()) -> None:
         """The last bytes and a clean end, if the client takes them in time; else an abort. Never raises for it."""
         ...
 
@@ -226,6 +235,7 @@ class Reply(Protocol):
     serial: str  # of the certificate that was shown to the server
     duplex: Duplex | None  # behind a 101 to what opens a WebSocket, and only then
     subprotocol: str | None  # that the server chose with it
+    trailers: Headers  # when ``chunks`` has ended
 
     def chunks(self) -> AsyncIterator[bytes]: ...
 

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from taskgrant.model.call import Call, Refusal
+from taskgrant.model.call import Call, Headers, Refusal
 from taskgrant.model.catalogue import Server
 from taskgrant.model.ids import TaskId
 from taskgrant.model.ports import Exchange
@@ -26,6 +26,10 @@ class Flow(Protocol):
 
     def refuse_event(self, call: Call, refusal: Refusal) -> bytes | None:
         """The refusal as the last event of a stream that has begun; None where the protocol has no such thing."""
+        ...
+
+    def refuse_trailers(self, call: Call, refusal: Refusal) -> Headers:
+        """The refusal as the last fields of an answer that has begun; none where the protocol has no such thing."""
         ...
 
     def forget(self, task: TaskId) -> None: ...
@@ -56,6 +60,9 @@ class HttpFlow:
 
     def refuse_event(self, call: Call, refusal: Refusal) -> bytes | None:
         return websocket.refuse_event(refusal) if offered(call) is not None else None
+
+    def refuse_trailers(self, call: Call, refusal: Refusal) -> Headers:
+        return ()
 
     def forget(self, task: TaskId) -> None:
         """Operations keep nothing between calls."""

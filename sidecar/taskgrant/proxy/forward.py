@@ -1,10 +1,11 @@
 """From a permit to the first byte and to the settled use: rate → credential → connection → use and record → send."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from time import perf_counter
+from typing import Protocol
 
 from taskgrant.errors import Refused, Severed
 from taskgrant.model.call import Kind, Outbound, Refusal
@@ -13,7 +14,16 @@ from taskgrant.model.credential import Issued
 from taskgrant.model.ports import Reply, Reservation
 from taskgrant.proxy import records
 from taskgrant.proxy.parts import Parts, Permitted
+from taskgrant.wire.legs import Leg
 from taskgrant.wire.websocket import Tally
+
+
+class Sending(Protocol):
+    """What sends one request: see ``ports.Upstream``."""
+
+    def send(
+        self, out: Outbound, issued: Issued, leg: Leg, admit: Callable[[], Awaitable[None]]
+    ) -> AbstractAsyncContextManager[Reply]: ...
 
 
 def check_rate(parts: Parts, permitted: Permitted) -> None:
@@ -35,9 +45,15 @@ async def credential(parts: Parts, permitted: Permitted) -> Issued:
 
 @asynccontextmanager
 async def send(
-    parts: Parts, permitted: Permitted, out: Outbound, issued: Issued, tally: Tally | None = None
+    parts: Parts,
+    permitted: Permitted,
+    out: Outbound,
+    issued: Issued,
+    tally: Tally | None = None,
+    upstream: Sending | None = None,
 ) -> AsyncIterator[Reply]:
-    """One permit, one upstream request. The use is reserved when the connection stands, and settled on the way out.
+    """One permit, one upstream request, by ``upstream`` if it is not for the usual one. The use is reserved when the
+    connection stands, and settled on the way out.
 
     A use is given back only if not one byte of the call was written. Raises what ``Upstream.send`` raises, and
     ``errors.Refused`` when the ledger does not give the use or cannot write it down. ``tally`` counts what passes when
@@ -68,7 +84,7 @@ async def send(
     outcome, status, counted = "failed", None, None
     started = perf_counter()
     try:
-        async with parts.upstream.send(out, issued, permitted.leg, admit) as reply:
+        async with (upstream or parts.upstream).send(out, issued, permitted.leg, admit) as reply:
             status = reply.status
             counted = tally if reply.duplex is not None else None
             yield reply

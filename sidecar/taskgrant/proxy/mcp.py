@@ -16,7 +16,7 @@ import secrets
 from contextlib import AbstractAsyncContextManager
 
 from taskgrant.errors import Refused
-from taskgrant.model.call import Call, Kind, Outbound, Refusal
+from taskgrant.model.call import Call, Headers, Kind, Outbound, Refusal
 from taskgrant.model.catalogue import Server
 from taskgrant.model.codes import Code
 from taskgrant.model.coverage import covers_server
@@ -272,6 +272,9 @@ class McpFlow:
 
     def refuse_event(self, call: Call, refusal: Refusal) -> bytes | None:
         return self._codec.refuse_event(call, refusal) if call.kind is not Kind.STREAM else None
+
+    def refuse_trailers(self, call: Call, refusal: Refusal) -> Headers:
+        return ()
 
     def forget(self, task: TaskId) -> None:
         self._conversations.forget(task)

@@ -8,9 +8,15 @@ from taskgrant.errors import Refused
 from taskgrant.identity.contexts import client_context
 from taskgrant.identity.csr import new_key
 from taskgrant.identity.spiffe import guard_dns
-from taskgrant.model.catalogue import Catalogue
+from taskgrant.model.catalogue import Catalogue, ServerProtocol
 from taskgrant.model.codes import Code
 from taskgrant.model.credential import Issued
+
+_ALPN = {
+    ServerProtocol.MCP: ["http/1.1"],
+    ServerProtocol.HTTP: ["http/1.1"],
+    ServerProtocol.GRPC: ["h2"],
+}
 
 
 class Keyring:
@@ -40,13 +46,14 @@ class Keyring:
         issued = await issue(key.csr(self._subject))
         # A server behind a guard is vouched for by our own trust domain, under the guard's DNS name, whatever address
         # it has; any other by the system's roots or by the file that the catalogue names, under the name dialled.
-        trust = self._catalogue.by_name[server].trust
+        spoken = self._catalogue.by_name[server]
+        trust, alpn = spoken.trust, _ALPN[spoken.protocol]
         if trust == "taskgrant":
-            context = client_context(issued.certificate, key, issued.bundle)
+            context = client_context(issued.certificate, key, issued.bundle, alpn)
             self._contexts[issued.serial] = (context, guard_dns(self._trust_domain, server))
         else:
             roots = self._roots.get(server)
-            self._contexts[issued.serial] = (client_context(issued.certificate, key, roots), None)
+            self._contexts[issued.serial] = (client_context(issued.certificate, key, roots, alpn), None)
         return issued
 
     def context(self, issued: Issued, server: str) -> tuple[ssl.SSLContext, str | None]:

@@ -141,7 +141,14 @@ class HttpExchange:
         self._duplex = Stream.of_server(self._request.protocol)
         return self._duplex
 
-    async def finish_within(self, data: bytes, seconds: float) -> None:
+    @property
+    def trailers(self) -> bool:
+        return False
+
+    async def finish(self, trailers: Headers) -> None:
+        raise RuntimeError("an answer over HTTP/1.1 ends without trailers here")
+
+    async def finish_within(self, data: bytes, seconds: float, trailers: Headers = ()) -> None:
         """The last bytes and a clean end, if the client takes them in time; else an abort. Never raises for it."""
         try:
             async with asyncio.timeout(seconds):

@@ -54,7 +54,7 @@ Keeps = Callable[[str], bool]
 class HttpReply:
     """``ports.Reply``."""
 
-    __slots__ = ("_response", "_sending", "duplex", "headers", "serial", "status", "subprotocol")
+    __slots__ = ("_response", "_sending", "duplex", "headers", "serial", "status", "subprotocol", "trailers")
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class HttpReply:
         self.status = response.status
         self.headers = _kept(response, keeps)
         self.serial = serial
+        self.trailers: Headers = ()
         self._response = response
         self._sending = sending
 

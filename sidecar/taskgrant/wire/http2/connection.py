@@ -237,6 +237,8 @@ class Http2Connection(asyncio.Protocol):
     def send_head(self, stream: Stream, fields: Headers, *, end: bool) -> None:
         raw = _encoded(fields)
         self._say(stream, lambda: self._h2.send_headers(stream.id, raw, end_stream=end))
+        if end:
+            self._said_all(stream)
 
     def send_data(self, stream: Stream, data: bytes) -> None:
         self._say(stream, lambda: self._h2.send_data(stream.id, data))
@@ -248,6 +250,9 @@ class Http2Connection(asyncio.Protocol):
             self._say(stream, lambda: self._h2.send_headers(stream.id, raw, end_stream=True))
         else:
             self._say(stream, lambda: self._h2.end_stream(stream.id))
+        self._said_all(stream)
+
+    def _said_all(self, stream: Stream) -> None:
         if stream.ended:
             self._forget(stream)
         else:

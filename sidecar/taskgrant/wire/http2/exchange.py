@@ -93,12 +93,21 @@ class Http2Exchange:
         """Never: HTTP/2 has no such thing (RFC 9113, section 8.6), and extended CONNECT is not offered."""
         raise Refused(Code.UNSUPPORTED, "the protocol of a stream cannot be changed")
 
-    async def finish_within(self, data: bytes, seconds: float) -> None:
+    @property
+    def trailers(self) -> bool:
+        return True
+
+    async def finish(self, trailers: Headers) -> None:
+        """A clean end with these fields. Raises ConnectionError when the client is gone."""
+        await self._stream.finish(trailers)
+        self._ended = True
+
+    async def finish_within(self, data: bytes, seconds: float, trailers: Headers = ()) -> None:
         """The last bytes and a clean end, if the client takes them in time; else an abort. Never raises for it."""
         try:
             async with asyncio.timeout(seconds):
                 await self.write(data)
-                await self._stream.finish()
+                await self._stream.finish(trailers)
         except (TimeoutError, ConnectionError):
             self._stream.reset()
         self._ended = True
@@ -109,19 +118,20 @@ class Http2Exchange:
         if answer.content_type:
             headers = (("content-type", answer.content_type), *headers)
         length = () if answer.status in _BODILESS else (("content-length", str(len(answer.body))),)
-        self._start(answer.status, (*headers, *length))
-        if answer.body and not self._bodiless:
-            await self._stream.write(answer.body)
+        alone = not answer.body or self.head.method == "HEAD" or answer.status in _BODILESS
+        self._start(answer.status, (*headers, *length), end=alone)
         self._ended = True
-        await self._stream.finish()
+        if not alone:
+            await self._stream.write(answer.body)
+            await self._stream.finish()
 
-    def _start(self, status: int, headers: Headers) -> None:
+    def _start(self, status: int, headers: Headers, *, end: bool = False) -> None:
         if self._begun:
             raise RuntimeError("the answer has begun already")
         self._begun = True
         self._bodiless = self.head.method == "HEAD" or status in _BODILESS
         kept = (pair for pair in headers if pair[0] != "server")
-        self._stream.head(((":status", str(status)), *kept, ("server", "taskgrant")))
+        self._stream.head(((":status", str(status)), *kept, ("server", "taskgrant")), end=end)
 
 
 def _too_large(limit: int) -> Refused:
