@@ -58,6 +58,7 @@ def test_any_body_passes_as_it_is_where_that_was_said():
     ("host", "head", "body", "code"),
     [
         (API, Head("TRACE", "/"), b"", Code.UNSUPPORTED),
+        (API, Head("GET", "/", "", (("upgrade", "websocket"),)), b"", Code.UNSUPPORTED),
         (API, Head("GET", "/a/../b"), b"", Code.MALFORMED),
         (API, Head("GET", "/a", "x=\x00"), b"", Code.MALFORMED),
         (API, Head("GET", "/"), b"{}", Code.MALFORMED),

@@ -111,6 +111,39 @@ def test_an_offer_to_go_on_in_http2_is_left_out():
     assert {name for name, _ in head.headers} == {"host", "connection"}
 
 
+WEBSOCKET = {
+    b"Upgrade": b"WebSocket",
+    b"Connection": b"keep-alive, Upgrade",
+    b"Sec-WebSocket-Key": b"AAAAAAAAAAAAAAAAAAAAAA==",
+    b"Sec-WebSocket-Version": b"13",
+}
+
+
+def test_the_opening_of_a_websocket_is_left_to_who_knows_the_operation():
+    head = check_head("GET", "/", (1, 1), [HOST, *WEBSOCKET.items()])
+    assert isinstance(head, Head)
+    assert head.get("upgrade") == "WebSocket"
+
+
+@pytest.mark.parametrize(
+    ("method", "version", "changed"),
+    [
+        ("POST", (1, 1), {}),
+        ("GET", (1, 0), {}),
+        ("GET", (1, 1), {b"Upgrade": b"websocket, h2c"}),
+        ("GET", (1, 1), {b"Connection": b"close"}),
+        ("GET", (1, 1), {b"Content-Length": b"1"}),
+        ("GET", (1, 1), {b"Transfer-Encoding": b"chunked"}),
+        ("GET", (1, 1), {b"Expect": b"100-continue"}),
+        ("GET", (1, 1), {b"HTTP2-Settings": b"AAMA"}),
+    ],
+)
+def test_an_opening_of_a_websocket_that_is_none(method, version, changed):
+    refused = check_head(method, "/", version, [HOST, *(WEBSOCKET | changed).items()])
+    assert isinstance(refused, Malformed)
+    assert refused.code is Code.UNSUPPORTED
+
+
 def test_old_http_may_lack_a_host_but_never_has_chunks():
     assert isinstance(check_head("GET", "/", (1, 0), []), Head)
     assert isinstance(check_head("GET", "/", (1, 0), [HOST, HOST]), Malformed)

@@ -41,6 +41,7 @@ BAD = {
     "trace": (Operation("a", "TRACE", "/a"),),
     "connect": (Operation("a", "CONNECT", "/a"),),
     "lower method": (Operation("a", "get", "/a"),),
+    "WebSocket by POST": (Operation("a", "POST", "/a", websocket=True),),
     "relative": (Operation("a", "GET", "a"),),
     "empty segment": (Operation("a", "GET", "/a//b"),),
     "trailing slash": (Operation("a", "GET", "/a/"),),
