@@ -76,6 +76,7 @@ class World:
     decision: EgressDecision = SPLICED
     asked: list[EgressQuery] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
+    host: EgressHost = PINNED
 
     def bind(self, caller: Caller) -> Task | Refusal:
         return self.bound
@@ -124,7 +125,7 @@ class World:
         accepted.setblocking(False)
         splicer = Splicer(self.gate(), 5, self.connect)
         running = asyncio.create_task(
-            splicer.splice(Accepted(accepted, os.getuid(), None, ""), CALLER, PINNED)
+            splicer.splice(Accepted(accepted, os.getuid(), None, ""), CALLER, self.host)
         )
         waiting = asyncio.create_task(self.recorded.wait())
         try:
@@ -203,6 +204,37 @@ async def test_the_end_of_the_task_is_the_end_of_the_connection():
                 while await asyncio.wait_for(loop.sock_recv(side, 1 << 20), SOON):
                     continue
     assert world.records[-1].fields["code"] == "task_ended"
+
+
+async def test_a_connection_by_which_nothing_moves_is_closed():
+    """Whoever moves something, either way, keeps it open."""
+    world, loop = World(host=replace(PINNED, idle_timeout=0.7)), asyncio.get_running_loop()
+    passed = 0
+    async with world.spliced() as (agent, running):
+        began = loop.time()
+        while loop.time() - began < 2 * world.host.idle_timeout:
+            for sender, reader in ((agent, world.far), (world.far, agent)):
+                await loop.sock_sendall(sender, b"x")
+                assert await read(reader, 1) == b"x"
+            passed += 1
+        await asyncio.wait_for(running, SOON)
+        for side in (agent, world.far):
+            with suppress(ConnectionError):
+                assert await asyncio.wait_for(loop.sock_recv(side, 1), SOON) == b""
+    settled = world.records[-1].fields
+    assert (settled["code"], settled["outcome"]) == ("granted", "idle")
+    assert (settled["sent"], settled["received"]) == (passed, passed)
+    assert len(world.legs) == 0
+
+
+async def test_who_reads_nothing_keeps_nothing_open():
+    world = World(host=replace(PINNED, idle_timeout=0.3))
+    async with world.spliced() as (_, running):
+        sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(world.far, bytes(8 << 20)))
+        await asyncio.wait_for(running, SOON)
+        with suppress(ConnectionError):
+            await asyncio.wait_for(sending, SOON)
+    assert world.records[-1].fields["outcome"] == "idle"
 
 
 async def test_the_deadline_of_the_task_is_the_end_too():

@@ -63,6 +63,12 @@ class EgressHostConfig(BaseModel):
         (),
         description="for opaque: where the host is, which is what its name leads to; needed if the host is a name",
     )
+    idle_timeout: float = Field(
+        600.0,
+        gt=0,
+        le=86400,
+        description="for splice and opaque: seconds without a byte either way after which a connection is closed",
+    )
 
 
 def hosts_of(config: Mapping[str, EgressHostConfig]) -> EgressHosts:
@@ -78,6 +84,7 @@ def hosts_of(config: Mapping[str, EgressHostConfig]) -> EgressHosts:
                 host.secrets,
                 tuple(dict.fromkeys((*_VISIBLE, *host.visible))),
                 host.addresses,
+                host.idle_timeout,
             )
             for name, host in config.items()
         )
@@ -128,8 +135,8 @@ def resolved(config: Mapping[str, EgressHostConfig], base: Path) -> dict[str, Eg
 
 _KEYS = {
     Mode.READ: frozenset({"upstream", "trust", "body", "headers", "secrets", "visible"}),
-    Mode.SPLICE: frozenset(),
-    Mode.OPAQUE: frozenset({"addresses"}),
+    Mode.SPLICE: frozenset({"idle_timeout"}),
+    Mode.OPAQUE: frozenset({"addresses", "idle_timeout"}),
 }
 
 

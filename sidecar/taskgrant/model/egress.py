@@ -45,6 +45,7 @@ class EgressHost:
     secrets: tuple[str, ...] = ()  # that pass too, of which policy sees the names only
     visible: tuple[str, ...] = ()  # members of a JSON body that policy sees with their values
     addresses: tuple[str, ...] = ()  # for opaque: where the host is
+    idle_timeout: float = 600.0  # for splice and opaque: seconds without a byte either way
 
     @property
     def host(self) -> str:

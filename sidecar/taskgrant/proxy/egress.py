@@ -56,6 +56,8 @@ class Egress:
             if isinstance(parsed, Malformed):
                 raise Refused(parsed.code, parsed.detail)
             task = self._gate.bind(exchange.caller)
+            if task is not None:
+                exchange.serves(task.id)
             await self._pass(exchange, parsed, task)
         except Refused as refused:
             about = parsed if isinstance(parsed, EgressRequest) else None

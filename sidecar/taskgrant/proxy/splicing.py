@@ -16,7 +16,7 @@ from taskgrant.model.task import Task
 from taskgrant.proxy.gate import Gate
 from taskgrant.wire.legs import Leg
 from taskgrant.wire.listener import Accepted
-from taskgrant.wire.splice import connect, relay
+from taskgrant.wire.splice import Relayed, connect, relay
 
 #: ``wire.splice.connect``
 Connect = Callable[[str, int, float], Awaitable[socket.socket]]
@@ -38,11 +38,10 @@ class Splicer:
         """
         connection = EgressConnection(new_call_id(), host)
         task: Task | None = None
-        code, sent, received = Code.GRANTED, 0, 0
         try:
             task = self._gate.bind(caller)
             async with self._gate.open(connection, task) as leg:
-                sent, received = await self._relay(accepted, caller, connection, task, leg)
+                relayed = await self._relay(accepted, caller, connection, task, leg)
         except Severed as severed:
             if not severed.begun:
                 refused = Refused(severed.code, severed.reason)
@@ -53,11 +52,14 @@ class Splicer:
         except Refused as refused:
             self._gate.record_refused(host, connection, caller, task, refused)
             raise
-        self._gate.record_settled(connection, task, code, "completed", sent=sent, received=received)
+        self._gate.record_settled(
+            connection, task, Code.GRANTED, "idle" if relayed.idle else "completed",
+            sent=relayed.sent, received=relayed.received,
+        )  # fmt: skip
 
     async def _relay(
         self, accepted: Accepted, caller: Caller, connection: EgressConnection, task: Task | None, leg: Leg
-    ) -> tuple[int, int]:
+    ) -> Relayed:
         decision = await self._gate.decide(connection, caller, task)
         host = connection.host
         where = host.addresses[0] if host.addresses else host.host
@@ -68,4 +70,4 @@ class Splicer:
             server.close()
             raise
         leg.begun = True
-        return await relay(accepted.sock, server, leg)
+        return await relay(accepted.sock, server, leg, host.idle_timeout)

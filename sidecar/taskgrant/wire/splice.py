@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from taskgrant.errors import Refused
 from taskgrant.model.call import Caller
@@ -57,11 +58,20 @@ async def connect(host: str, port: int, seconds: float) -> socket.socket:
     raise Refused(Code.UPSTREAM_UNREACHABLE, f"the host cannot be reached: {problem}")
 
 
-async def relay(client: socket.socket, server: socket.socket, leg: Leg) -> tuple[int, int]:
-    """Until both sides have ended or one breaks. Answers the bytes that went to the server, and to the client.
+class Relayed(NamedTuple):
+    """Bytes that went to the server, and to the client; whether it ended because no more had come."""
+
+    sent: int
+    received: int
+    idle: bool
+
+
+async def relay(client: socket.socket, server: socket.socket, leg: Leg, idle: float) -> Relayed:
+    """Until both sides have ended, or one breaks, or nothing has moved either way for ``idle`` seconds.
 
     Inside the scope of ``leg``; owns both sockets. Raises ``errors.Severed`` when the leg is over already.
     """
+    loop = asyncio.get_running_loop()
     ends: list[asyncio.StreamWriter] = []
     whole = False
     try:
@@ -69,16 +79,26 @@ async def relay(client: socket.socket, server: socket.socket, leg: Leg) -> tuple
         from_server, to_server = await _stream(server, ends)
         for end in ends:
             leg.hold(end.transport)
-        up, down = _Pump(from_client, to_server), _Pump(from_server, to_client)
+        quiet = asyncio.timeout(idle)
+
+        def moved() -> None:
+            if not quiet.expired():
+                quiet.reschedule(loop.time() + idle)
+
+        up, down = _Pump(from_client, to_server, moved), _Pump(from_server, to_client, moved)
         tasks = [asyncio.create_task(pump.run()) for pump in (up, down)]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            async with quiet:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        except TimeoutError:
+            if not quiet.expired():
+                raise
         finally:
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
         whole = not any(results)
-        return up.count, down.count
+        return Relayed(up.count, down.count, quiet.expired())
     finally:
         for end in ends:
             leg.drop(end.transport)
@@ -91,16 +111,21 @@ async def relay(client: socket.socket, server: socket.socket, leg: Leg) -> tuple
 
 
 class _Pump:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, moved: Callable[[], None]
+    ) -> None:
         self.count = 0
+        self._moved = moved
         self._reader = reader
         self._writer = writer
 
     async def run(self) -> None:
         """Raises ConnectionError when either side breaks."""
         while data := await self._reader.read(_CHUNK):
+            self._moved()
             self._writer.write(data)
             await self._writer.drain()
+            self._moved()
             self.count += len(data)
         with contextlib.suppress(OSError):  # gone meanwhile: the other direction says so
             self._writer.write_eof()
