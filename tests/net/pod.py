@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +62,11 @@ class Pod:
 
     # -- setting up --------------------------------------------------------------------------------------------
 
+    @cached_property
+    def pinned(self) -> socket.socket:
+        """Of a server that is let through unread."""
+        return self.stack.enter_context(self.world.listen())
+
     @property
     def servers(self) -> dict[str, dict[str, Any]]:
         """The catalogue."""
@@ -102,7 +108,10 @@ class Pod:
                 "ca_dir": "ca",
                 "trust_dir": "trust",
             },
-            "egress": {"pinned.example": {"mode": "splice"}},
+            "egress": {
+                "pinned.example": {"mode": "splice"},
+                f"pinned.example:{self.pinned.getsockname()[1]}": {"mode": "splice", "idle_timeout": 2.5},
+            },
             "redirect": {"inbound_ports": [ADMIN, SERVED]},
             "servers": self.servers,
             "policy": {"directories": ["policy"], "opa": {"binary": str(self.directory / "opa")}},
@@ -144,8 +153,11 @@ class Pod:
 
     def command(self, *arguments: str) -> list[str]:
         """``taskgrant`` with these arguments, in the far side's namespaces."""
+        hosts = ["unshare", "--mount", "--propagation=private", "sh", "-c"]
+        hosts += ['mount --bind "$0" /etc/hosts && exec "$@"', str(self.directory / "hosts")]
         return [
             *self.world.prefix,
+            *hosts,
             *readable_by_all(),
             sys.executable,
             "-m",
@@ -285,8 +297,11 @@ def pod(opa: Path, **sections: Any) -> Iterator[Pod]:
         tools, desk = (Recorder(world.listen()) for _ in range(2))
         for recorder in (tools, desk):
             stack.callback(recorder.close)
-        world.record(tools.port, desk.port)
-        yield Pod(directory, opa, world, stack, tools, desk, environment, sections)
+        here = Pod(directory, opa, world, stack, tools, desk, environment, sections)
+        world.record(tools.port, desk.port, here.pinned.getsockname()[1])
+        # Where the sidecar finds that server: it asks whom its machine asks.
+        (directory / "hosts").write_text(f"127.0.0.1 localhost\n{UPSTREAM} pinned.example\n")
+        yield here
 
 
 def tool_call(tool: str, arguments: Any) -> Sequence[str]:
