@@ -17,7 +17,7 @@ import pytest
 from taskgrant.client import TaskgrantClient
 from taskgrant.errors import Refused
 from tests.e2e.office import MAIL, READ, Office
-from tests.e2e.processes import installation
+from tests.e2e.processes import installation, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run processes as other users")
 
@@ -101,14 +101,43 @@ async def test_tasks_of_two_uids_never_mix(office: Office, client: TaskgrantClie
         ]
         answers = await asyncio.gather(*(asked(office, uid, call) for uid, call, _ in cases))
         assert answers == [told for _, _, told in cases]
-        decided = [
-            each
-            for each in office.place.audit[before:]
-            if each["event"] == "call.decided" and each.get("tool")
-        ]
+
+        def on_record() -> list[dict[str, Any]]:
+            records = office.place.audit[before:]
+            return [each for each in records if each["event"] == "call.decided" and each.get("tool")]
+
+        # A refusal waits for nothing, so its record may come after its answer.
+        wait_for(lambda: len(on_record()) >= len(cases), "all are on record")
+        decided = on_record()
         assert len(decided) == len(cases)
         for each in decided:
             assert each["task"] == (reading.id if each["uid"] == READER else mailing.id)
+
+
+async def test_a_tunnel_is_its_uids(office: Office, client: TaskgrantClient) -> None:
+    """CONNECT, and the calls inside it."""
+
+    async def tunnelled(uid: int) -> str:
+        body = _request(office, READS).partition(b"\r\n\r\n")[2].decode()
+        process = await asyncio.create_subprocess_exec(
+            "setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "--", "curl", "-sS",
+            "--proxytunnel", "--proxy", office.place.addresses["proxy"], "-H", "Content-Type: application/json",
+            "-H", "Accept: application/json, text/event-stream", "-H", "MCP-Protocol-Version: 2025-11-25",
+            "-d", body, "http://office.internal/mcp", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, _ = await process.communicate()
+        return _told(out.decode()) if process.returncode == 0 else "no tunnel"
+
+    async with client.task("read", [READ], uid=READER), client.task("mail", [MAIL], uid=MAILER):
+        called = office.called("read_ticket")
+        answers = await asyncio.gather(*map(tunnelled, (READER, MAILER, IDLE, STRANGER, 0)))
+        assert answers == ["ok", "no_grant", "no_task", "no tunnel", "no tunnel"]
+        assert office.called("read_ticket") == called + 1
+
+    def strangers() -> bool:
+        return {STRANGER, 0} <= {e.get("uid") for e in office.place.audit if e.get("code") == "peer_refused"}
+
+    wait_for(strangers, "those that are nobody's are on record")
 
 
 async def test_nobody_else_has_a_task(office: Office, client: TaskgrantClient) -> None:

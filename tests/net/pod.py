@@ -140,6 +140,9 @@ class Pod:
         rendezvous.chmod(0o700)
         self.process = self.run_agent(sys.executable, str(driver), str(self.driver))
         wait_for(self.driver.exists, "the agent runs", self.process)
+        self.connect()
+
+    def connect(self) -> None:
         self.control = SyncTaskgrantClient(self.directory / "run" / "control.sock")
         self.enrol()
 
