@@ -1,8 +1,8 @@
 """Calls to tool servers: ``ports.Upstream`` over HTTP/1.1 and TLS, one pool per task, audience and certificate.
 
-What goes out is what the codec encoded, the credential, and nothing of the agent's. What comes back is a status, an
-allowlist of headers, and the body as it comes; a body that was cut short is an error, never an end. Failures say
-whether the tool may have seen the call: ``upstream_unreachable`` (not a byte was written) or ``outcome_unknown``.
+What goes out is what the codec encoded, the credential, and nothing of the agent's; what comes back is in ``wire.reply``.
+Failures say whether the tool may have seen the call: ``upstream_unreachable`` (not a byte was written) or
+``outcome_unknown``.
 
 Requests that are no tool calls (``send_plain``) go the same way without a credential, in pools of their task.
 """
@@ -14,24 +14,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import lru_cache
 
-from aiohttp import ClientError, ClientResponse
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import ClientResponse
 from yarl import URL
 
 from taskgrant.errors import Refused
-from taskgrant.model.call import Headers, Outbound
+from taskgrant.model.call import Outbound
 from taskgrant.model.codes import Code
 from taskgrant.model.credential import Issued
 from taskgrant.model.event import Revocation
 from taskgrant.model.ids import CallId
-from taskgrant.model.ports import Duplex
 from taskgrant.wire.legs import Leg, Legs
-from taskgrant.wire.pool import SENDING, Key, Pool, Resent, Sending
+from taskgrant.wire.pool import SENDING, Key, Pool, Sending
+from taskgrant.wire.reply import FAULTS, KEPT, HttpReply, Keeps, check_encoding, outcome_unknown
 from taskgrant.wire.transports import abort
 from taskgrant.wire.websocket import Handshake
 
-#: Response headers that are passed on; everything else (cookies, challenges, hop-by-hop, …) stays here.
-_KEPT = frozenset({"content-type", "mcp-session-id", "mcp-protocol-version", "cache-control", "retry-after"})
 #: Request headers that no codec may set: they are this module's, or the framing's.
 _OURS = frozenset(
     {"authorization", "host", "user-agent", "accept-encoding", "content-length", "transfer-encoding", "connection",
@@ -39,7 +36,6 @@ _OURS = frozenset(
 )  # fmt: skip
 #: The same of requests that carry the agent's own headers.
 _FRAMING = _OURS - {"authorization", "user-agent", "accept-encoding", "cookie"}
-_FAULTS = (ClientError, OSError, HttpProcessingError, Resent, ValueError)  # TimeoutError is an OSError
 #: How long a credential that was remade may still serve calls that were handed it just before.
 _LINGER_SECONDS = 5.0
 
@@ -47,54 +43,6 @@ _LARGE = 1 << 18
 
 #: The TLS context of a credential, and the name to verify the server by (None: the name that is dialled).
 Contexts = Callable[[Issued, str], tuple[ssl.SSLContext, str | None]]
-#: Whether a header of an answer is passed on, by its name in lower case.
-Keeps = Callable[[str], bool]
-
-
-class HttpReply:
-    """``ports.Reply``."""
-
-    __slots__ = ("_response", "_sending", "duplex", "headers", "serial", "status", "subprotocol", "trailers")
-
-    def __init__(
-        self,
-        response: ClientResponse,
-        sending: Sending,
-        serial: str,
-        keeps: Keeps,
-        handshake: Handshake | None = None,
-    ) -> None:
-        """Raises ``errors.Refused`` (unsupported) for a change of protocol that nobody asked for."""
-        self.duplex: Duplex | None = None
-        self.subprotocol: str | None = None
-        if response.status == 101 and handshake is not None and sending.protocol is not None:
-            self.duplex, self.subprotocol = handshake.accepted(response.headers, sending.protocol)
-        elif response.status < 200:
-            raise Refused(Code.UNSUPPORTED, "the tool server wants to change the protocol", begun=True)
-        self.status = response.status
-        self.headers = _kept(response, keeps)
-        self.serial = serial
-        self.trailers: Headers = ()
-        self._response = response
-        self._sending = sending
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes; reading slowly slows the server down. Raises ``errors.Refused`` (outcome_unknown)."""
-        content = self._response.content
-        try:
-            while chunk := await content.readany():
-                yield chunk
-        except _FAULTS as fault:
-            raise _unknown() from fault
-        self._sending.leg.check()
-        # A body that only the connection's end delimits looks whole even when that end was a reset.
-        protocol = self._sending.protocol
-        if (
-            protocol is not None
-            and isinstance(protocol.exception(), OSError)
-            and not _delimited(self._response)
-        ):
-            raise _unknown() from protocol.exception()
 
 
 class HttpUpstream:
@@ -123,8 +71,8 @@ class HttpUpstream:
             headers.update(handshake.headers)
         pool = self._pool(issued)
         async with self._send(pool, out, headers, leg, admit) as (response, sending):
-            _check_encoding(response)
-            yield HttpReply(response, sending, issued.serial, _KEPT.__contains__, handshake)
+            check_encoding(response)
+            yield HttpReply(response, sending, issued.serial, KEPT.__contains__, handshake)
 
     @asynccontextmanager
     async def send_plain(
@@ -248,9 +196,9 @@ class HttpUpstream:
                 allow_redirects=False,
                 server_hostname=pool.server_hostname,
             )
-        except (*_FAULTS, RuntimeError) as fault:
+        except (*FAULTS, RuntimeError) as fault:
             if sending.begun:
-                raise _unknown() from fault
+                raise outcome_unknown() from fault
             if sending.failure is fault:
                 if isinstance(fault, OSError):
                     raise _unreachable(fault) from fault
@@ -292,34 +240,6 @@ def _body(out: Outbound) -> bytes | io.BytesIO | None:
         return None
     # A large one is written piece by piece, so that other calls are served in between.
     return out.body if len(out.body) <= _LARGE else io.BytesIO(out.body)
-
-
-def _kept(response: ClientResponse, keeps: Keeps) -> Headers:
-    kept: dict[str, str] = {}
-    for name, value in response.headers.items():
-        name = name.lower()
-        if keeps(name):
-            kept.setdefault(name, value)
-    return tuple(kept.items())
-
-
-def _check_encoding(response: ClientResponse) -> None:
-    for encoding in response.headers.getall("content-encoding", ()):
-        if encoding.strip().lower() not in ("", "identity"):
-            raise Refused(
-                Code.UNSUPPORTED,
-                "the tool server's answer is encoded in a way that was not asked for",
-                begun=True,
-            )
-
-
-def _delimited(response: ClientResponse) -> bool:
-    return "content-length" in response.headers or "transfer-encoding" in response.headers
-
-
-def _unknown() -> Refused:
-    reason = "the connection to the tool server failed after the call was sent; what it did is unknown"
-    return Refused(Code.OUTCOME_UNKNOWN, reason, begun=True)
 
 
 def _unreachable(fault: BaseException) -> Refused:
