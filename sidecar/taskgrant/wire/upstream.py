@@ -1,8 +1,8 @@
 """Calls to tool servers: ``ports.Upstream`` over HTTP/1.1 and TLS, one pool per task, audience and certificate.
 
-What goes out is what the codec encoded, the credential, and nothing of the agent's; what comes back is in ``wire.reply``.
-Failures say whether the tool may have seen the call: ``upstream_unreachable`` (not a byte was written) or
-``outcome_unknown``.
+What goes out is what the codec encoded, the credential, and nothing of the agent's; what comes back is told by
+``wire.reply``. Failures say whether the tool may have seen the call: ``upstream_unreachable`` (not a byte was written)
+or ``outcome_unknown``.
 
 Requests that are no tool calls (``send_plain``) go the same way without a credential, in pools of their task.
 """
