@@ -14,7 +14,7 @@ from taskgrant.guard.upstream import Answer
 from taskgrant.model.call import Head
 from taskgrant.model.codes import Code
 from taskgrant.protocols.websocket import accepted, last_frame, refusal
-from taskgrant.wire.websocket import Handshake, Stream, Tally, relay
+from taskgrant.wire.websocket import Ending, Handshake, Stream, Tally, relay
 
 _LEAVE_SECONDS = 1.0
 
@@ -46,11 +46,12 @@ async def pass_through(
     request.writer.send_headers()
     client = Stream.of_server(request.protocol)
     try:
-        last = await relay(client, tool, limit, Tally())
+        ending = await relay(client, tool, limit, Tally())
     except Refused as refused:
-        last = refusal(Code(refused.code), refused.reason)
-    await client.write(last_frame(last))
-    client.write_end()
+        told = refusal(Code(refused.code), refused.reason)
+        ending = Ending(last_frame(told), client.drained)
+    await client.write(ending.frame)
     with suppress(TimeoutError):
-        await asyncio.wait_for(client.drained(), _LEAVE_SECONDS)
+        async with asyncio.timeout(_LEAVE_SECONDS):
+            await ending.left()
     return response

@@ -54,9 +54,9 @@ class HttpFlow:
             if reply.duplex is None:
                 await relay(reply, permitted.exchange)
                 return
-            last = await websocket.run(self._parts, permitted, reply, tally)
+            ending = await websocket.run(self._parts, permitted, reply, tally)
         # Settled by now: what the agent does with its end changes nothing.
-        await permitted.exchange.finish_within(last, self._parts.config.cut_grace_ms / 1000)
+        await websocket.part(self._parts, permitted, ending)
 
     def refuse_event(self, call: Call, refusal: Refusal) -> bytes | None:
         return websocket.refuse_event(refusal) if offered(call) is not None else None

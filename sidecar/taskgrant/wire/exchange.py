@@ -122,10 +122,7 @@ class HttpExchange:
             self._abort()
             return
         if self._duplex is not None:
-            # The kernel resets a connection that is closed with bytes unread, and the last words are lost with it.
-            self._duplex.write_end()
-            await self._duplex.drained()
-            return
+            return  # the server closes the connection
         await self._room()
         await self.response.write_eof()
 
@@ -153,6 +150,10 @@ class HttpExchange:
         try:
             async with asyncio.timeout(seconds):
                 await self.write(data)
+                if self._duplex is not None:
+                    # The kernel resets a connection that is closed with bytes unread, and the last words with it.
+                    self._duplex.write_end()
+                    await self._duplex.drained()
                 await self.end("clean")
         except (TimeoutError, ConnectionError):
             self._ended = True

@@ -12,6 +12,7 @@ import asyncio
 import base64
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from aiohttp.base_protocol import BaseProtocol
@@ -153,8 +154,16 @@ class Tally:
     bytes_received: int = 0
 
 
-async def relay(agent: Duplex, tool: Duplex, limit: int, tally: Tally) -> Close:
-    """Until one side closes: with what the agent's side is still to be closed. The tool's is closed, and let go of.
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The tool's side is closed; the agent's is to be, with ``frame``."""
+
+    frame: bytes
+    left: Callable[[], Awaitable[None]]  # returns once the agent has closed too, or is gone
+
+
+async def relay(agent: Duplex, tool: Duplex, limit: int, tally: Tally) -> Ending:
+    """Until one side closes. The tool's side is closed then, and let go of.
 
     ``limit``: bytes of a message. Raises ``errors.Refused``: malformed and too_large for what a side sent,
     outcome_unknown when the tool goes without a word; ConnectionError when the agent does.
@@ -168,8 +177,8 @@ async def relay(agent: Duplex, tool: Duplex, limit: int, tally: Tally) -> Close:
             up.result()  # the agent has closed, or raises
             await asyncio.wait((down,), timeout=_CLOSE_SECONDS)
         if not down.done():
-            return Close()  # the tool does not answer to a close: it has been told
-        return down.result()
+            return ends.ending(Close())  # the tool does not answer to a close: it has been told
+        return ends.ending(down.result())
     finally:
         up.cancel()
         down.cancel()
@@ -184,6 +193,7 @@ class _Ends:
         self._tool_frames = Frames(client=True, limit=limit)
         self._tally = tally
         self._told = False  # the tool has been sent a close: nothing may follow
+        self._heard = False  # the agent has sent one
 
     async def up(self) -> None:
         """What the agent says, until it closes."""
@@ -193,6 +203,7 @@ class _Ends:
             raise Refused(fault.code, f"the WebSocket's client: {fault}", begun=True) from fault
         if close is None:
             raise ConnectionResetError("the client is gone")
+        self._heard = True
         await self._close(close)
 
     async def down(self) -> Close:
@@ -211,6 +222,14 @@ class _Ends:
         except TimeoutError:
             pass  # the caller drops the connection
         return close
+
+    def ending(self, close: Close) -> Ending:
+        return Ending(self._agent_frames.close(close), self._left)
+
+    async def _left(self) -> None:
+        with suppress(Refused, ConnectionError):
+            if not self._heard:
+                await self.up()  # which passes nothing any more
 
     async def _pass(
         self, source: Duplex, frames: Frames, passing: Callable[[Message], Awaitable[None]]
