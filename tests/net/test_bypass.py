@@ -219,13 +219,14 @@ MOST_TIMES = 2
 
 def test_a_thousand_that_dribble_are_cut_off_and_harm_nobody(pod):
     sign = pod.directory / "agent" / "dribbles"
-    before = pod.sidecar_kib()
-    with nobody_hears(pod), ThreadPoolExecutor(1) as pool:
+    before, calls, escaped = pod.sidecar_kib(), len(pod.desk.calls), pod.world.escaped()
+    with pod.task(COMMENT), ThreadPoolExecutor(1) as pool:
         dribbling = pool.submit(pod.try_python, DRIBBLE, 1000, sign)
         wait_for(sign.exists, "a thousand connections stand", pod.process)
-        assert attempt(pod, "tcp4") == ARRIVES
+        assert comment(pod)[0] == 200
         assert pod.sidecar_kib() - before < MOST_KIB
         assert dribbling.result(60) == "1000"
+    assert (len(pod.desk.calls), pod.world.escaped()) == (calls + 1, escaped)
 
 
 SPEAK_AT_LENGTH = """
