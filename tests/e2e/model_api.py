@@ -72,6 +72,7 @@ def model_api(directory: Path) -> Iterator[ModelApi]:
         roots = directory / "roots.pem"
         roots.write_bytes(ca.certificate)
         context = LeafContexts(ca, clock).of("localhost")
+        context.set_alpn_protocols(["http/1.1"])  # which is what it speaks
         api, started = ModelApi(0, roots), threading.Event()
         thread = threading.Thread(target=asyncio.run, args=(_serve(api, context, started),), daemon=True)
         thread.start()

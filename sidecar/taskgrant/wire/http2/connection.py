@@ -46,6 +46,8 @@ from taskgrant.wire.transports import abort
 _HEADER_LIST = 1 << 16
 #: So much is read before it is looked at whether the client can pay for it.
 _SLICE = 1 << 14
+#: So much is written before it is looked at whether the transport takes more.
+_BURST = 1 << 16
 _CLOSE_SECONDS = 2.0
 
 #: Serves a request, given by its fields, on a stream; ends when the stream is over.
@@ -241,8 +243,14 @@ class Http2Connection(asyncio.Protocol):
             self._said_all(stream)
 
     def send_data(self, stream: Stream, data: bytes) -> None:
-        self._say(stream, lambda: self._h2.send_data(stream.id, data))
-        self._tolls.sent()
+        size = self._h2.max_outbound_frame_size
+
+        def say() -> None:
+            for at in range(0, len(data), size):
+                self._h2.send_data(stream.id, data[at : at + size])
+                self._tolls.sent()
+
+        self._say(stream, say)
 
     def send_end(self, stream: Stream, trailers: Headers) -> None:
         if trailers:
@@ -278,7 +286,7 @@ class Http2Connection(asyncio.Protocol):
             window = self._h2.local_flow_control_window(stream.id)
         except H2Error as fault:
             raise ConnectionResetError("the stream is over") from fault
-        return max(0, min(window, self._h2.max_outbound_frame_size, _SLICE))
+        return max(0, min(window, _BURST))
 
     def _say(self, stream: Stream, say: Callable[[], None]) -> None:
         if stream.gone or self._over:

@@ -28,7 +28,7 @@ class Link(Protocol):
 
     def serves(self, task: TaskId) -> None: ...
     def room(self, stream: "Stream") -> int:
-        """Bytes that may go out now in one frame; 0: wait for ``Stream.changed``."""
+        """Bytes that may go out now; 0: wait for ``Stream.changed``."""
         ...
 
 
@@ -95,7 +95,8 @@ class Stream:
             if room == 0:
                 await self._change()
                 continue
-            chunk = bytes(self._unsent[:room])
+            with memoryview(self._unsent) as unsent:
+                chunk = bytes(unsent[:room])
             del self._unsent[:room]
             self._link.send_data(self, chunk)
         self._check()
