@@ -197,15 +197,14 @@ class Pipeline:
         if not exchange.begun:
             await exchange.answer(codec.refuse(call, refusal))
             return
-        flow = self._flows[call.protocol] if isinstance(call, Call) else None
-        event = flow.refuse_event(call, refusal) if flow is not None and isinstance(call, Call) else None
-        trailers = flow.refuse_trailers(call, refusal) if flow is not None and isinstance(call, Call) else ()
-        grace = self._parts.config.cut_grace_ms / 1000
-        if event is not None and exchange.streaming:
-            await exchange.finish_within(event, grace)
-        elif trailers and not exchange.ended:
-            await exchange.finish_within(b"", grace, trailers)
-        else:
+        if isinstance(call, Call) and not exchange.ended:
+            flow, grace = self._flows[call.protocol], self._parts.config.cut_grace_ms / 1000
+            event, trailers = flow.refuse_event(call, refusal), flow.refuse_trailers(call, refusal)
+            if event is not None and exchange.streaming:
+                await exchange.finish_within(event, grace)
+            elif trailers:
+                await exchange.finish_within(b"", grace, trailers)
+        if not exchange.ended:
             await exchange.end("abort")
 
     def _record_refusal(
