@@ -36,7 +36,7 @@ ADMIN = 15090
 SERVED = 18080
 _BOUNDARY = [
     {"server": "tools", "tools": list(TOOLS)},
-    {"server": "desk", "tools": ["comment", "refs"]},
+    {"server": "desk", "tools": ["comment", "refs", "feed"]},
 ]
 POLICY = {"taskgrant": {"boundaries": {AGENT: _BOUNDARY}}}
 
@@ -67,6 +67,11 @@ class Pod:
         """Of a server that is let through unread."""
         return self.stack.enter_context(self.world.listen())
 
+    @cached_property
+    def greeter(self) -> socket.socket:
+        """Of a server that is let through whatever it speaks, and speaks first."""
+        return self.stack.enter_context(self.world.listen())
+
     @property
     def servers(self) -> dict[str, dict[str, Any]]:
         """The catalogue."""
@@ -88,6 +93,7 @@ class Pod:
                         "path": "/repositories/{name}/info/refs",
                         "query": ["service"],
                     },
+                    {"tool": "feed", "method": "GET", "path": "/feed", "websocket": True},
                 ],
                 "hosts": ["desk.internal", "desk.internal:8080"],
             },
@@ -111,6 +117,10 @@ class Pod:
             "egress": {
                 "pinned.example": {"mode": "splice"},
                 f"pinned.example:{self.pinned.getsockname()[1]}": {"mode": "splice", "idle_timeout": 2.5},
+                f"greeter.example:{self.greeter.getsockname()[1]}": {
+                    "mode": "opaque",
+                    "addresses": [UPSTREAM],
+                },
             },
             "redirect": {"inbound_ports": [ADMIN, SERVED]},
             "servers": self.servers,
@@ -301,7 +311,8 @@ def pod(opa: Path, **sections: Any) -> Iterator[Pod]:
         for recorder in (tools, desk):
             stack.callback(recorder.close)
         here = Pod(directory, opa, world, stack, tools, desk, environment, sections)
-        world.record(tools.port, desk.port, here.pinned.getsockname()[1])
+        unread = (here.pinned, here.greeter)
+        world.record(tools.port, desk.port, *(each.getsockname()[1] for each in unread))
         # Where the sidecar finds that server: it asks whom its machine asks.
         (directory / "hosts").write_text(f"127.0.0.1 localhost\n{UPSTREAM} pinned.example\n")
         yield here

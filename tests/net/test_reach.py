@@ -1,5 +1,7 @@
 """Clients that know nothing of a sidecar reach what their task was granted, and nothing else."""
 
+import base64
+import hashlib
 import json
 import os
 import sys
@@ -8,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.e2e.processes import wait_for
+from tests.e2e.recorder import Request, answer
 from tests.net.pod import AGENT_UID, Pod, tool_call
 from tests.net.world import ELSEWHERE, ELSEWHERE6
 
@@ -306,3 +309,51 @@ def test_the_agent_has_nothing_to_work_with(pod):
     assert "_proxy=" not in environment
     assert "taskgrant_" not in environment
     assert pod.agent(sys.executable, "-c", "import os; os.open('/dev/tty', os.O_RDWR)").status != 0
+
+
+FEED = {"server": "desk", "tools": ["feed"]}
+WEBSOCKET = """
+import os, pathlib, socket, ssl, struct, sys
+scheme, bundle, sign = sys.argv[1:]
+connection = socket.create_connection(("desk.internal", 443 if scheme == "https" else 80), timeout=30)
+if scheme == "https":
+    connection = ssl.create_default_context(cafile=bundle).wrap_socket(connection, server_hostname="desk.internal")
+connection.sendall(
+    b"GET /feed HTTP/1.1\\r\\nhost: desk.internal\\r\\nconnection: upgrade\\r\\nupgrade: websocket\\r\\n"
+    b"sec-websocket-version: 13\\r\\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\\r\\n\\r\\n"
+)
+answer = connection.makefile("rb")
+print(answer.readline().split()[1].decode())
+while answer.readline().strip():
+    pass
+pathlib.Path(sign).touch()
+kind, length = answer.read(2)
+print(kind & 15, struct.unpack(">H", answer.read(length)[:2])[0])
+"""
+
+
+def shake_hands(request: Request) -> bytes | None:
+    """As a server of WebSocket does (RFC 6455, section 4.2.2)."""
+    key = request.headers.get("sec-websocket-key")
+    if key is None:
+        return answer(request)
+    digest = hashlib.sha1(
+        f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode(), usedforsecurity=False
+    ).digest()
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        b"sec-websocket-accept: %b\r\n\r\n" % base64.b64encode(digest)
+    )
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_websocket_that_was_granted_opens_and_ends_with_its_task(pod, scheme, monkeypatch):
+    monkeypatch.setattr(pod.desk, "answer", shake_hands)
+    sign = pod.directory / "agent" / f"shaken-{scheme}"
+    bundle = pod.directory / "trust" / "bundle.pem"
+    with ThreadPoolExecutor(1) as pool:
+        with pod.task(FEED):
+            told = pool.submit(pod.try_python, WEBSOCKET, scheme, bundle, sign)
+            wait_for(lambda: sign.exists() or told.done(), "it is open", pod.process)
+        assert told.result(60).split("\n") == ["101", "8 1008"]
+    assert pod.desk.calls[-1].line.startswith("GET /api/feed ")

@@ -1,4 +1,6 @@
-"""A client that accepts one certificate and no other: let through unread in a task, as long as something moves."""
+"""What is let through unread, in a task: a client that accepts one certificate and no other, for as long as something
+moves; a protocol in which the server speaks first.
+"""
 
 import hashlib
 import json
@@ -19,7 +21,7 @@ from tests.e2e.processes import wait_for
 from tests.net.pod import Pod
 from tests.net.test_bypass import nobody_hears
 from tests.net.test_reach import COMMENT
-from tests.net.world import ELSEWHERE
+from tests.net.world import ELSEWHERE, UPSTREAM
 from tests.wire.support import SystemClock
 
 PINNED = """
@@ -67,19 +69,16 @@ def pin(pod: Pod) -> str:
     ).hexdigest()
 
 
-def settled(pod: Pod, outcome: str) -> dict[str, Any]:
+def recorded(pod: Pod, **members: str) -> dict[str, Any]:
     def found() -> dict[str, Any] | None:
         lines = [json.loads(line) for line in pod.audit.read_bytes().rpartition(b"\n")[0].splitlines()]
-        return next(
-            (
-                one
-                for one in reversed(lines)
-                if (one["event"], one.get("outcome")) == ("egress.settled", outcome)
-            ),
-            None,
-        )
+        return next((one for one in reversed(lines) if members.items() <= one.items()), None)
 
-    return wait_for(found, f"a connection that was {outcome}", pod.process)
+    return wait_for(found, f"a record with {members}", pod.process)
+
+
+def settled(pod: Pod, outcome: str) -> dict[str, Any]:
+    return recorded(pod, event="egress.settled", outcome=outcome)
 
 
 def speaking(pod: Pod, pin: str, pool: ThreadPoolExecutor) -> Any:
@@ -113,3 +112,58 @@ def test_it_is_cut_with_its_task(pod, pin):
 def test_without_a_task_it_reaches_nobody(pod, pin):
     with nobody_hears(pod), ThreadPoolExecutor(1) as pool:
         assert speaking(pod, pin, pool).result(60) == "TLSV1_ALERT_ACCESS_DENIED"
+
+
+GREETED = """
+import pathlib, socket, sys
+host, port, sign = sys.argv[1:]
+try:
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        print(connection.recv(100).decode())
+        connection.sendall(b"hello")
+        print(connection.recv(100).decode())
+        pathlib.Path(sign).touch()
+        print(connection.recv(100).decode() or "closed")
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.fixture(scope="module")
+def greeted(pod: Pod) -> list[str]:
+    """What clients have said to the server that speaks first."""
+    said: list[str] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = pod.greeter.accept()
+                with suppress(OSError), connection:
+                    connection.sendall(b"220 ready")
+                    while data := connection.recv(100):
+                        said.append(data.decode())
+                        connection.sendall(b"250 " + data)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return said
+
+
+def greet(pod: Pod, host: str, port: int) -> list[str]:
+    return pod.try_python(GREETED, host, port, pod.directory / "agent" / "greeted").split("\n")
+
+
+def test_a_server_that_speaks_first_is_reached_in_a_task_and_no_longer(pod, greeted):
+    port = pod.greeter.getsockname()[1]
+    assert greet(pod, "greeter.example", port) == ["ConnectionResetError"]
+    assert recorded(pod, event="egress.decided", mode="opaque")["code"] == "no_task"
+    assert greeted == []
+    sign = pod.directory / "agent" / "greeted"
+    with ThreadPoolExecutor(1) as pool:
+        with pod.task(COMMENT):
+            told = pool.submit(greet, pod, "greeter.example", port)
+            wait_for(lambda: sign.exists() or told.done(), "it was greeted", pod.process)
+            # Another port of the same address is another server.
+            assert greet(pod, UPSTREAM, 9)[0] != "220 ready"
+        assert told.result(60) == ["220 ready", "250 hello", "ConnectionResetError"]
+    assert greeted == ["hello"]
+    assert settled(pod, "cut")["server"] == f"greeter.example:{port}"
