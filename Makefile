@@ -51,8 +51,8 @@ test-rego: opa ## run the policies' own tests
 	@$(OPA) test --bundle rego --coverage --threshold $(REGO_COVERAGE) >/dev/null
 
 test-python: setup opa ## run the code's tests
-	@echo 'taskgrant: pytest (coverage floor in pyproject.toml)'
-	@TASKGRANT_OPA=$(OPA) $(BIN)/pytest --cov --cov-report=term $(PYTEST)
+	@echo 'taskgrant: pytest, a process a core (coverage floor in pyproject.toml)'
+	@TASKGRANT_OPA=$(OPA) $(BIN)/pytest --numprocesses=auto --dist=loadgroup --cov --cov-report=term $(PYTEST)
 
 bench: setup opa ## measure: direct against through the sidecar
 	@TASKGRANT_OPA=$(OPA) $(BIN)/python -m bench
