@@ -58,6 +58,8 @@ class Egress:
             task = self._gate.bind(exchange.caller)
             if task is not None:
                 exchange.serves(task.id)
+            if task is not None:
+                exchange.serves(task.id)
             await self._pass(exchange, parsed, task)
         except Refused as refused:
             about = parsed if isinstance(parsed, EgressRequest) else None
