@@ -7,13 +7,16 @@ machine of which there is one: addresses, ports, container storage.
 """
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+_TEMPORARY = pytest.StashKey[str]()
 _OF_THE_MACHINE = ("tests/net", "tests/containers", "tests/docs/test_commands.py")
 
 
@@ -24,6 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("CI") == "true",
         help="fail on each test that is skipped or expected to fail (default: on when CI=true)",
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    # A short one: Unix sockets are made below it, whose paths have 107 bytes at most.
+    if config.option.basetemp is None and not hasattr(config, "workerinput"):
+        config.option.basetemp = config.stash[_TEMPORARY] = tempfile.mkdtemp(prefix="tg-")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    # What a test has left is of use when it failed.
+    if exitstatus == 0 and _TEMPORARY in session.config.stash:
+        shutil.rmtree(session.config.stash[_TEMPORARY], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -52,7 +52,9 @@ _GRANTS: list[dict[str, Any]] = [
 
 def play() -> int:
     telling = Telling()
-    # However we are asked to end (Ctrl-C, a signal, a terminal that closes), what was started ends with us.
+    # However we are asked to end (Ctrl-C, a signal, a terminal that closes), what was started ends with us: also where
+    # a shell has us ignore Ctrl-C, as it does with what runs in the background of a script.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
