@@ -144,6 +144,12 @@ decision := {"allow": false} if input.resource.id == "probe"
 """
 REST = {
     "visible": "package taskgrant.visible\n\nimport rego.v1\n\ntools := []\n",
+    "egress": """package taskgrant.egress
+
+import rego.v1
+
+decision := {"action": "pass", "code": "granted", "reasons": []}
+""",
     "grants": """package taskgrant.grants
 
 import rego.v1
