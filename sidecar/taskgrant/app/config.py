@@ -22,7 +22,7 @@ from taskgrant.errors import ConfigurationError
 from taskgrant.model.catalogue import MCP_VERSIONS, Catalogue, Operation, Server, ServerProtocol
 from taskgrant.model.egress import EgressHosts
 from taskgrant.policy.config import PolicyConfig
-from taskgrant.protocols.grpc.descriptors import DescriptorFault, Method, read_descriptors
+from taskgrant.protocols.grpc.methods import DescriptorFault, Method
 from taskgrant.protocols.routes import RouteFault, compile_routes
 from taskgrant.proxy.config import ProxyConfig
 from taskgrant.wire.config import ListenConfig
@@ -142,7 +142,7 @@ class Config(_Section):
     def methods(self) -> dict[str, dict[str, Method]]:
         """What the grpc servers can be called with, by the server's name. Raises OSError, DescriptorFault."""
         return {
-            name: read_descriptors(server.descriptors.read_bytes())
+            name: _methods(server.descriptors)
             for name, server in self.servers.items()
             if server.descriptors is not None
         }
@@ -325,13 +325,20 @@ def _unreadable(config: Config) -> list[tuple[Place, str]]:
     for name, server in config.servers.items():
         if server.descriptors is not None:
             try:
-                read_descriptors(server.descriptors.read_bytes())
+                _methods(server.descriptors)
             except (OSError, DescriptorFault) as fault:
                 faults.append((("servers", name, "descriptors"), f"{server.descriptors}: {fault}"))
     for index, directory in enumerate(config.policy.directories):
         if not directory.is_dir():
             faults.append((("policy", "directories", index), f"{directory} is no directory"))
     return faults + outlets.unreadable(config.egress)
+
+
+def _methods(descriptors: Path) -> dict[str, Method]:
+    # Two MiB and some time that a sidecar without gRPC servers need not spend.
+    from taskgrant.protocols.grpc.descriptors import read_descriptors
+
+    return read_descriptors(descriptors.read_bytes())
 
 
 def _operation_conflicts(at: Place, operations: tuple[Operation, ...]) -> list[tuple[Place, str]]:

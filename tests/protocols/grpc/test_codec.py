@@ -7,7 +7,8 @@ from taskgrant.model.call import Call, Head, Malformed, Refusal
 from taskgrant.model.catalogue import Server, ServerProtocol
 from taskgrant.model.codes import Code
 from taskgrant.protocols.grpc.codec import GrpcCodec, timeout
-from taskgrant.protocols.grpc.descriptors import DescriptorFault, read_descriptors
+from taskgrant.protocols.grpc.descriptors import read_descriptors
+from taskgrant.protocols.grpc.methods import DescriptorFault
 from tests.protocols.grpc.notes import Note, descriptors, note_class
 
 SERVER = Server("notes", ServerProtocol.GRPC, "https://notes.example")

@@ -13,7 +13,7 @@ from taskgrant.model.call import Answer, Call, Head, Kind, Malformed, Outbound, 
 from taskgrant.model.catalogue import Server
 from taskgrant.model.codes import Code
 from taskgrant.model.ids import new_call_id
-from taskgrant.protocols.grpc.descriptors import MessageFault, Method
+from taskgrant.protocols.grpc.methods import MessageFault, Method
 from taskgrant.protocols.grpc.status import trailers
 
 PROTOCOL: Final = "grpc"

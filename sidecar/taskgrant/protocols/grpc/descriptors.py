@@ -14,21 +14,14 @@ from google.protobuf import descriptor_pb2, descriptor_pool, json_format, messag
 from google.protobuf.message import DecodeError, EncodeError, Message
 
 from taskgrant.model.json import JsonObject
+from taskgrant.protocols.grpc.methods import DescriptorFault, MessageFault, Method
 
 _FAULTS = (DecodeError, EncodeError, json_format.Error, TypeError, ValueError, RecursionError)
 
 
-class DescriptorFault(ValueError):
-    """The bytes are no descriptors that can be used. ``str()`` says why."""
-
-
-class MessageFault(ValueError):
-    """The bytes are no message of the method's, or one that JSON cannot say."""
-
-
 @dataclass(frozen=True, slots=True)
-class Method:
-    """``name`` is ``package.Service/Method``, as grants and policy use it."""
+class DescribedMethod:
+    """``methods.Method``."""
 
     name: str
     client_streaming: bool
@@ -37,7 +30,6 @@ class Method:
     _pool: descriptor_pool.DescriptorPool
 
     def read(self, data: bytes) -> JsonObject:
-        """A request as a JSON object. Raises MessageFault."""
         message = self._request()
         try:
             message.ParseFromString(data)
@@ -57,7 +49,6 @@ class Method:
         return found
 
     def write(self, arguments: JsonObject) -> bytes:
-        """The request that ``read`` would answer these for. Raises MessageFault."""
         message = self._request()
         try:
             json_format.ParseDict(dict(arguments), message, descriptor_pool=self._pool)
@@ -79,7 +70,9 @@ def read_descriptors(data: bytes) -> dict[str, Method]:
                 for each in service.methods:
                     request = message_factory.GetMessageClass(each.input_type)
                     name = f"{service.full_name}/{each.name}"
-                    methods[name] = Method(name, each.client_streaming, each.server_streaming, request, pool)
+                    methods[name] = DescribedMethod(
+                        name, each.client_streaming, each.server_streaming, request, pool
+                    )
     except (DecodeError, TypeError, KeyError, ValueError) as fault:
         raise DescriptorFault(f"is no FileDescriptorSet with all its imports: {fault}") from fault
     if not methods:
