@@ -100,16 +100,15 @@ async def measure(
         one, made = await _compare(stack, cores, task, concurrency, plan)
         compared.append(one)
         calls += made
-    ways = []
-    for concurrency in (CONCURRENCIES[0], CONCURRENCIES[-1]):
-        tell(f"intercepted, {concurrency} connection{'s' if concurrency > 1 else ''}")
-        found, made = await _intercepted(stack, task, concurrency, plan)
-        ways += found
-        calls += made
     tell("the rest of the calls that memory is read after")
     while (left := plan.calls_before_memory - calls) > 0:
         calls += (await _load(through, 32, plan, left)).calls
-    return Results(compared, ways, starts, calls, procfs.memory(stack.sidecar), procfs.memory(stack.opa))
+    memory = procfs.memory(stack.sidecar), procfs.memory(stack.opa)
+    ways: list[Way] = []
+    for concurrency in (CONCURRENCIES[0], CONCURRENCIES[-1]):
+        tell(f"intercepted, {concurrency} connection{'s' if concurrency > 1 else ''}")
+        ways += await _intercepted(stack, task, concurrency, plan)
+    return Results(compared, ways, starts, calls, *memory)
 
 
 async def _compare(
@@ -145,7 +144,7 @@ async def _compare(
     return result, made
 
 
-async def _intercepted(stack: Stack, task: str, concurrency: int, plan: Plan) -> tuple[list[Way], int]:
+async def _intercepted(stack: Stack, task: str, concurrency: int, plan: Plan) -> list[Way]:
     direct: list[Measured] = []
     through: dict[str, list[Measured]] = {}
     calls = plan.calls_at(concurrency)
@@ -154,8 +153,7 @@ async def _intercepted(stack: Stack, task: str, concurrency: int, plan: Plan) ->
         for target in stack.intercepted():
             measured = await _load(target, concurrency, plan, calls)
             through.setdefault(target.name, []).append(measured)
-    ways = [Way(name, concurrency, Point.of(direct), Point.of(rounds)) for name, rounds in through.items()]
-    return ways, sum(one.calls for rounds in through.values() for one in rounds)
+    return [Way(name, concurrency, Point.of(direct), Point.of(rounds)) for name, rounds in through.items()]
 
 
 async def _load(target: Target, connections: int, plan: Plan, calls: int) -> Measured:
