@@ -209,7 +209,7 @@ async def test_ten_megabytes_pass_at_no_less_than_half_the_bare_speed(world: Wor
     ]
     best = 0.0
     async with world.tickets.at_work():
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150  # a machine that is busy with other tests has no core for each side
         while best < 0.5 and time.monotonic() < deadline:
             seconds = []
             for command in ([*direct, f"{world.api.url}/blob?blocks=160"], through):
