@@ -75,6 +75,11 @@ def encode(value: Json) -> bytes:
     return _ENCODER.encode(value).encode("utf-8")
 
 
+def encode_ascii(value: Json) -> bytes:
+    """The same with every other character escaped."""
+    return _ASCII_ENCODER.encode(value).encode("ascii")
+
+
 def _text(body: bytes) -> str:
     if body.startswith(b"\xef\xbb\xbf"):
         raise JsonFault("a byte order mark is not JSON")
@@ -125,4 +130,5 @@ def _plain(value: object) -> object:
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain)
+_ASCII_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False, default=_plain)
 decode = Decoder().decode

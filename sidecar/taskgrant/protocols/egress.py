@@ -56,6 +56,8 @@ def parse(host: EgressHost, head: Head, body: bytes) -> EgressRequest | Malforme
         members = _members(host, head, body)
     except (PathFault, strictjson.JsonFault) as fault:
         return Malformed(Code.MALFORMED, str(fault))
+    except media.BodyFault as fault:
+        return Malformed(fault.code, str(fault))
     except _Fault as fault:
         return fault.malformed
     return EgressRequest(
@@ -119,9 +121,4 @@ def _members(host: EgressHost, head: Head, body: bytes) -> JsonObject | None:
         raise _Fault(Code.MALFORMED, f"{head.method} takes no body")
     if host.body is Body.ANY:
         return None
-    if (fault := media.json_fault(dict(head.headers))) is not None:
-        raise _Fault(Code.UNSUPPORTED, fault)
-    value = strictjson.decode(body)
-    if not isinstance(value, dict):
-        raise _Fault(Code.MALFORMED, "the body must be a JSON object")
-    return value
+    return media.json_object(head, body)

@@ -60,6 +60,8 @@ class HttpCodec:
             return Malformed(Code.MALFORMED, str(fault))
         except RouteFault as fault:
             return Malformed(Code.UNKNOWN_OPERATION, str(fault))
+        except media.BodyFault as fault:
+            return Malformed(fault.code, str(fault))
         except _Fault as fault:
             return fault.malformed
 
@@ -170,9 +172,4 @@ def _members(head: Head, route: Route, body: bytes) -> dict[str, Json] | None:
         return None
     if route.operation.method in _WITHOUT_BODY:
         raise _Fault(Code.MALFORMED, f"{route.operation.method} takes no body")
-    if (fault := media.json_fault(dict(head.headers))) is not None:
-        raise _Fault(Code.UNSUPPORTED, fault)
-    value = strictjson.decode(body)
-    if not isinstance(value, dict):
-        raise _Fault(Code.MALFORMED, "the body must be a JSON object")
-    return value
+    return media.json_object(head, body)

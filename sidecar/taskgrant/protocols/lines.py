@@ -9,9 +9,9 @@ U+2028 and others for an end, so that a string with one in it would be two messa
 has decided on.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from taskgrant.model.decoding import encode_ascii
 from taskgrant.model.json import Json
 
 
@@ -62,15 +62,4 @@ class LineDecoder:
 
 def encode(message: Mapping[str, Json]) -> bytes:
     """One message as a line. Raises ValueError for what JSON cannot say."""
-    return _ENCODER.encode(message).encode("ascii") + b"\n"
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Sequence):
-        return list(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
-_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    return encode_ascii(message) + b"\n"

@@ -2,6 +2,29 @@
 
 from collections.abc import Mapping
 
+from taskgrant.model.call import Head
+from taskgrant.model.codes import Code
+from taskgrant.model.json import Json
+from taskgrant.protocols import strictjson
+
+
+class BodyFault(ValueError):
+    """A body that is none that we read. ``str()`` says why."""
+
+    def __init__(self, code: Code, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+def json_object(head: Head, body: bytes) -> dict[str, Json]:
+    """The members of a body that is there. Raises BodyFault, and JsonFault for what is no strict JSON."""
+    if (fault := json_fault(dict(head.headers))) is not None:
+        raise BodyFault(Code.UNSUPPORTED, fault)
+    value = strictjson.decode(body)
+    if not isinstance(value, dict):
+        raise BodyFault(Code.MALFORMED, "the body must be a JSON object")
+    return value
+
 
 def json_fault(headers: Mapping[str, str]) -> str | None:
     """Why a body is none that we read: anything but plain ``application/json`` in UTF-8. None when it is fine."""
