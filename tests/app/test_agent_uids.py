@@ -6,7 +6,8 @@ import pytest
 
 from taskgrant.app import net
 from taskgrant.app.agent.run import run_agent
-from taskgrant.app.config import check_own_uid, load
+from taskgrant.app.config import check_own_uid
+from taskgrant.app.loading import load
 from taskgrant.errors import ConfigurationError
 
 CONFIG = """\

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from taskgrant.app.config import load
+from taskgrant.app.loading import load
 from taskgrant.errors import ConfigurationError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart" / "taskgrant.yaml"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskgrant.app.config import load
+from taskgrant.app.loading import load
 from taskgrant.model.egress import Body, Mode
 from tests.app.test_config import GOOD, faults, write
 

@@ -3,7 +3,7 @@
 import pytest
 
 from taskgrant.app import net
-from taskgrant.app.config import load
+from taskgrant.app.loading import load
 from taskgrant.errors import ConfigurationError
 
 CONFIG = """\

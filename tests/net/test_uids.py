@@ -23,7 +23,7 @@ import os, subprocess, sys
 from taskgrant.app import net
 from taskgrant.app.agent import network
 from taskgrant.app.agent.plan import Uplink
-from taskgrant.app.config import load
+from taskgrant.app.loading import load
 config, world, uid, *networks = sys.argv[1:]
 net.apply(load(config))
 network.connect(Uplink.of(networks), int(world))

@@ -68,9 +68,9 @@ def config_command() -> None:
 @click.pass_obj
 def config_check(output: Output, file: Path) -> None:
     """Check a configuration file; every fault is named, with its line."""
-    from taskgrant.app import config
+    from taskgrant.app.loading import load
 
-    config.load(file)
+    load(file)
     if output.as_json:
         output.document({"file": str(file), "faults": []})
     else:

@@ -21,7 +21,7 @@ def net_command() -> None:
 def apply(config: Path, force: bool) -> None:
     """Put the rules of CONFIG in force, replacing ours; needs CAP_NET_ADMIN."""
     from taskgrant.app import net
-    from taskgrant.app.config import load
+    from taskgrant.app.loading import load
 
     net.apply(load(config), force)
 
@@ -31,7 +31,7 @@ def apply(config: Path, force: bool) -> None:
 def show(config: Path) -> None:
     """Show the rules of CONFIG, as nft reads them."""
     from taskgrant.app import net
-    from taskgrant.app.config import load
+    from taskgrant.app.loading import load
 
     click.echo(net.rules(load(config)), nl=False)
 
@@ -51,7 +51,7 @@ def remove() -> None:
 def check(ctx: click.Context, output: Output, config: Path) -> None:
     """Try as the agent what must and what must not work here, beside a running sidecar."""
     from taskgrant.app import net
-    from taskgrant.app.config import load
+    from taskgrant.app.loading import load
 
     rows = net.check(load(config))
     if output.as_json:

@@ -14,9 +14,9 @@ from taskgrant.cli.values import DOCUMENT
 @click.pass_context
 def run_command(ctx: click.Context, config: Path) -> None:
     """Run the sidecar (authority, OPA and control API included) as CONFIG says."""
-    from taskgrant.app import config as configuration
+    from taskgrant.app.loading import load
 
-    loaded = configuration.load(config)
+    loaded = load(config)
     from taskgrant.app import sidecar  # after the check: a file at fault is told without importing all of it
 
     ctx.exit(sidecar.run(loaded))

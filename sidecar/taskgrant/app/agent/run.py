@@ -12,7 +12,8 @@ from pathlib import Path
 from taskgrant.app import net
 from taskgrant.app.agent.plan import RESOLVER, Account, Plan, Uplink
 from taskgrant.app.agent.reaper import Reaper
-from taskgrant.app.config import Config, load
+from taskgrant.app.config import Config
+from taskgrant.app.loading import load
 from taskgrant.authority.config import Binding
 from taskgrant.errors import ConfigurationError, TaskgrantError
 from taskgrant.model.trust import trust_environment
